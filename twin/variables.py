@@ -1,0 +1,63 @@
+"""The table of variables: one row each, read by checks, store attributes, STAC `cube:variables` and portal labels.
+
+Units are CF/UDUNITS strings; `valid_min`/`valid_max` bound daily values and are refused outside.
+Refs: CF standard name table v85 and newer; ranges follow the forcing limits of Best et al. (2011) and ETCCDI practice.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import MappingProxyType
+
+LAYERS = (0.1, 0.25, 0.65, 2.0)  # thickness of the soil layers, m, from the surface down
+ROOT_ZONE = 3  # the root zone is the top three layers: 1 m
+
+
+@dataclass(frozen=True)
+class Variable:
+    """One variable: CF standard name ('' where CF has none), unit, dims and plausible range of a daily value."""
+
+    name: str
+    standard_name: str
+    units: str
+    dims: tuple[str, ...]
+    valid_min: float
+    valid_max: float
+    long_name: str
+    role: str  # forcing, state, flux, observation or drought
+
+    @property
+    def attrs(self) -> dict[str, str]:
+        """CF attributes, without a standard_name where CF defines none."""
+        named = {"standard_name": self.standard_name} if self.standard_name else {}
+        return {**named, "units": self.units, "long_name": self.long_name}
+
+
+_TC, _TLC = ("time", "cell"), ("time", "layer", "cell")
+_SOIL_WATER = "volume_fraction_of_condensed_water_in_soil"
+
+_ROWS = (
+    Variable("precipitation_flux", "precipitation_flux", "kg m-2 s-1", _TC, 0.0, 0.02, "precipitation", "forcing"),
+    Variable("air_temperature", "air_temperature", "K", _TC, 180.0, 340.0, "air temperature at 2 m", "forcing"),
+    Variable("specific_humidity", "specific_humidity", "1", _TC, 0.0, 0.06, "specific humidity at 2 m", "forcing"),
+    Variable("wind_speed", "wind_speed", "m s-1", _TC, 0.0, 60.0, "wind speed at 10 m", "forcing"),
+    Variable("surface_air_pressure", "surface_air_pressure", "Pa", _TC, 4.5e4, 1.1e5, "surface air pressure", "forcing"),
+    Variable("surface_downwelling_shortwave_flux_in_air", "surface_downwelling_shortwave_flux_in_air", "W m-2", _TC, 0.0, 550.0, "incoming sunlight", "forcing"),
+    Variable("surface_downwelling_longwave_flux_in_air", "surface_downwelling_longwave_flux_in_air", "W m-2", _TC, 50.0, 700.0, "incoming thermal radiation", "forcing"),
+    Variable(_SOIL_WATER, _SOIL_WATER, "m3 m-3", _TLC, 0.0, 1.0, "soil moisture", "state"),
+    Variable("canopy_water_amount", "canopy_water_amount", "kg m-2", _TC, 0.0, 50.0, "water on leaves", "state"),
+    Variable("surface_snow_amount", "surface_snow_amount", "kg m-2", _TC, 0.0, 2e4, "snow on the ground", "state"),
+    Variable("water_evapotranspiration_flux", "water_evapotranspiration_flux", "kg m-2 s-1", _TC, -1e-3, 1e-2, "evapotranspiration", "flux"),
+    Variable("runoff_flux", "runoff_flux", "kg m-2 s-1", _TC, 0.0, 0.1, "surface runoff and drainage", "flux"),
+    Variable("surface_soil_moisture", _SOIL_WATER, "m3 m-3", _TC, 0.0, 1.0, "satellite soil moisture, top 5 cm", "observation"),
+    Variable("root_zone_soil_moisture", _SOIL_WATER, "m3 m-3", _TC, 0.0, 1.0, "soil moisture of the top metre", "drought"),
+    Variable("soil_moisture_percentile", "", "%", _TC, 0.0, 100.0, "percentile of root-zone soil moisture among the reference years", "drought"),
+    Variable("drought_class", "", "1", _TC, -5.0, 5.0, "drought class: D0..D4 are 1..5, W0..W4 are -1..-5, 0 is neither", "drought"),
+)  # fmt: skip
+
+VARIABLES = MappingProxyType({row.name: row for row in _ROWS})
+
+
+def with_role(role: str) -> tuple[Variable, ...]:
+    """All variables of one role, in table order."""
+    return tuple(row for row in _ROWS if row.role == role)

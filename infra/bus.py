@@ -5,9 +5,11 @@ CloudEvents 1.0; the embedded bus is a durable log in SQLite (`bus_log`), the pl
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
+
+from twin.errors import SettingsError
 
 
 @dataclass(frozen=True)
@@ -43,3 +45,40 @@ class EventBus(Protocol):
     def ack(self, consumer: str, position: int) -> None:
         """`consumer` is done with everything up to `position`; never moves back."""
         ...
+
+
+def cloudevent(event: Event) -> dict[str, Any]:
+    """The event as a CloudEvents 1.0 document in JSON format (structured mode), our `key` as `partitionkey`.
+
+    `sequence` is the position in 20 digits: strings of it sort as the numbers do, as that extension wants.
+    """
+    optional = {"subject": event.subject, "dataschema": event.dataschema}
+    return {
+        "specversion": "1.0",
+        "id": event.id,
+        "source": event.source,
+        "type": event.type,
+        "time": event.time,
+        **{name: value for name, value in optional.items() if value},  # the format forbids empty strings
+        "datacontenttype": "application/json",
+        "partitionkey": event.key,
+        **({"sequence": f"{event.position:020d}"} if event.position else {}),
+        "data": event.data,
+    }
+
+
+def from_cloudevent(document: Mapping[str, Any]) -> Event:
+    """The event of a CloudEvents 1.0 JSON document; SettingsError for another version of the format."""
+    if document.get("specversion") != "1.0":
+        raise SettingsError("event", expected="CloudEvents 1.0", found=f"specversion {document.get('specversion')!r}")
+    return Event(
+        id=document["id"],
+        type=document["type"],
+        source=document["source"],
+        subject=document.get("subject", ""),
+        time=document.get("time", ""),
+        data=dict(document.get("data") or {}),
+        key=document.get("partitionkey", ""),
+        dataschema=document.get("dataschema", ""),
+        position=int(document.get("sequence", 0)),
+    )

@@ -1,0 +1,55 @@
+"""The collections the twin publishes in: `<region>-drought` and `<region>-state`, each a pure function of a release."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pystac
+
+from stac.item import DATACUBE, VERSION, ZARR, Release, cube_variables, dimensions, item_id, store_asset
+
+LICENCE = "other"
+_ABOUT = {
+    "drought": "Percentiles of root-zone soil moisture and drought classes D0 to D4, one item per release.",
+    "state": "Water in soil, canopy and snow, one item per release.",
+}
+
+
+def drought_collection(release: Release) -> pystac.Collection:
+    """Where drought releases of the region are published, as of this release."""
+    return _collection(release, "drought")
+
+
+def state_collection(release: Release) -> pystac.Collection:
+    """Where releases of the region's land state are published, as of this release."""
+    return _collection(release, "state")
+
+
+def _collection(release: Release, kind: str) -> pystac.Collection:
+    """Its extent, cube, newest item and `version` are those of the release given, so publish releases in order."""
+    region = release["region"]
+    label = "Simulated data for demonstration. " if release["simulated"] else ""
+    start = datetime.fromisoformat(release["start_day"]).replace(tzinfo=UTC)
+    end = datetime.fromisoformat(release["valid_day"]).replace(hour=23, minute=59, second=59, tzinfo=UTC)
+    collection = pystac.Collection(
+        id=f"{region}-{kind}",
+        title=f"{release['title']}: {kind}",
+        description=f"{label}{_ABOUT[kind]} Region: {release['title']}.",
+        extent=pystac.Extent(
+            pystac.SpatialExtent([[float(edge) for edge in release["bbox"]]]), pystac.TemporalExtent([[start, end]])
+        ),
+        license=LICENCE,
+        keywords=["drought", "soil moisture", "digital twin", *(["simulated"] if release["simulated"] else [])],
+        stac_extensions=[DATACUBE, VERSION, ZARR],
+        extra_fields={
+            "version": str(release["sequence"]),
+            "cube:dimensions": dimensions(release, kind),
+            "cube:variables": cube_variables(release, kind),
+            "twin:region": region,
+            "twin:simulated": release["simulated"],
+        },
+        assets={"data": store_asset(release, kind, pinned=False)},
+    )
+    newest = f"collections/{region}-{kind}/items/{item_id(region, kind, release['sequence'])}"
+    collection.add_link(pystac.Link("latest-version", newest, "application/geo+json", "The newest release"))
+    return collection

@@ -1,0 +1,225 @@
+"""What the twin publishes: one item per release and kind, a pure function of the release.
+
+    release (a journal entry as plain data) ─drought_item→ <region>-drought-r<sequence>
+                                            └state_item──→ <region>-state-r<sequence>
+
+A release has: region, title, bbox [w, s, e, n], sequence, previous (sequence of the release before it, or None),
+valid_day, first_day (earliest day that changed), start_day (of the region's record), time (of the entry), tier,
+simulated, snapshot, store (href), model ('name version'), variables {name: {units, long_name, dims…}},
+sources [{key, id, href}], cells, class_fractions, reference_years. Optional: layers (thicknesses, m), code (version of
+the twin), facility, quick_look {href, size, checksum}.
+
+Links to our own documents are `collections/<collection>/items/<id>`, relative to the catalogue wherever it is served,
+so that the same release is the same document on every catalogue.
+Extensions: datacube 2.2, processing 1.2, version 1.2, zarr 1.1, file 2.1; our own fields begin with `twin:`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from itertools import accumulate
+from typing import Any
+
+import pystac
+
+DATACUBE = "https://stac-extensions.github.io/datacube/v2.2.0/schema.json"
+PROCESSING = "https://stac-extensions.github.io/processing/v1.2.0/schema.json"
+VERSION = "https://stac-extensions.github.io/version/v1.2.0/schema.json"
+ZARR = "https://stac-extensions.github.io/zarr/v1.1.0/schema.json"
+FILE = "https://stac-extensions.github.io/file/v2.1.0/schema.json"
+ICECHUNK = "application/vnd.zarr+icechunk"
+KINDS = ("drought", "state")
+LAYERS = (0.1, 0.25, 0.65, 2.0)  # thickness of the soil layers, m, where a release names none
+_DROUGHT = ("root_zone_soil_moisture", "soil_moisture_percentile", "drought_class")
+
+Release = Mapping[str, Any]
+
+
+def drought_item(release: Release) -> pystac.Item:
+    """Percentiles and drought classes of one release."""
+    item = _item(release, "drought")
+    for name in ("class_fractions", "reference_years"):
+        if release.get(name) is not None:
+            item.properties[f"twin:{name}"] = release[name]
+    if look := release.get("quick_look"):
+        extra = {f"file:{name}": look[name] for name in ("size", "checksum") if look.get(name)}
+        item.add_asset(
+            "overview", pystac.Asset(look["href"], "Map of drought classes", None, "image/png", ["overview"], extra)
+        )
+        item.stac_extensions.append(FILE)
+    return item
+
+
+def state_item(release: Release) -> pystac.Item:
+    """The land state of one release: soil water by layer, canopy, snow, and the fluxes kept with it."""
+    return _item(release, "state")
+
+
+def drought_id(region: str, sequence: int) -> str:
+    """The id of a release's drought item."""
+    return item_id(region, "drought", sequence)
+
+
+def item_id(region: str, kind: str, sequence: int) -> str:
+    """The id of a release's item; its sequence alone, so that the next release can name it."""
+    return f"{region}-{kind}-r{sequence}"
+
+
+def drought_href(catalog_url: str, region: str, sequence: int, valid_day: str = "") -> str:
+    """Where a release's drought item is found on a catalogue; the day is no part of it."""
+    return f"{catalog_url.rstrip('/')}/{_path(region, 'drought', sequence)}"
+
+
+def _path(region: str, kind: str, sequence: int) -> str:
+    return f"collections/{region}-{kind}/items/{item_id(region, kind, sequence)}"
+
+
+def _item(release: Release, kind: str) -> pystac.Item:
+    region, sequence = release["region"], release["sequence"]
+    item = pystac.Item(
+        id=item_id(region, kind, sequence),
+        geometry=_outline(release["bbox"]),
+        bbox=[float(edge) for edge in release["bbox"]],
+        datetime=_moment(release["valid_day"]),
+        properties=_properties(release, kind),
+        stac_extensions=[DATACUBE, PROCESSING, VERSION, ZARR],
+        collection=f"{region}-{kind}",
+    )
+    item.add_asset("data", store_asset(release, kind))
+    item.add_link(pystac.Link("collection", f"collections/{region}-{kind}", "application/json"))
+    if release.get("previous") is not None:
+        before = _path(region, kind, release["previous"])
+        item.add_link(pystac.Link("predecessor-version", before, "application/geo+json", "The release before this one"))
+    for source in release["sources"]:
+        item.add_link(
+            pystac.Link(
+                "derived_from", source["href"], "application/geo+json", source["id"], {"twin:key": source["key"]}
+            )
+        )
+    return item
+
+
+def _properties(release: Release, kind: str) -> dict[str, Any]:
+    name, _, number = release["model"].rpartition(" ")
+    software = {name or number: number} | ({"drought-twin": release["code"]} if release.get("code") else {})
+    facility = {"processing:facility": release["facility"]} if release.get("facility") else {}
+    count = len(release["sources"])
+    return {
+        "title": f"{release['title']}: {kind} on {release['valid_day']}",
+        "start_datetime": f"{release['start_day']}T00:00:00Z",
+        "end_datetime": f"{release['valid_day']}T23:59:59Z",
+        "created": release["time"],
+        "updated": release["time"],
+        "version": str(release["sequence"]),
+        "processing:level": "L4",
+        "processing:lineage": _lineage(release, count),
+        "processing:software": software,
+        "processing:datetime": release["time"],
+        "processing:version": str(release["sequence"]),
+        **facility,
+        "cube:dimensions": dimensions(release, kind),
+        "cube:variables": cube_variables(release, kind),
+        "twin:region": release["region"],
+        "twin:sequence": release["sequence"],
+        "twin:tier": release["tier"],
+        "twin:simulated": release["simulated"],
+        "twin:snapshot": release["snapshot"],
+        "twin:valid_day": release["valid_day"],
+        "twin:first_day": release["first_day"],
+        "twin:cells": release["cells"],
+        "twin:inputs": count,
+    }
+
+
+def _lineage(release: Release, count: int) -> str:
+    how = {"open_loop": "carried forward by the land model", "analysis": "analysed with new observations"}
+    data = "simulated " if release["simulated"] else ""
+    return (
+        f"{count} new {data}item{'s' * (count != 1)} taken; land state {how.get(release['tier'], release['tier'])} "
+        f"with {release['model']} from {release['first_day']} to {release['valid_day']}."
+    )
+
+
+def store_asset(release: Release, kind: str, *, pinned: bool = True) -> pystac.Asset:
+    """The store that holds the arrays: `version` is the snapshot to open, `twin:group` where in it."""
+    extra = {
+        "zarr:node_type": "group",
+        "zarr:zarr_format": 3,
+        "zarr:consolidated": False,
+        "twin:group": f"{release['region']}/{kind}",
+        "twin:grid_group": f"{release['region']}/grid",
+    }
+    if pinned:
+        extra["version"] = release["snapshot"]
+        title, roles = f"{kind.capitalize()} arrays at this release", ["data"]
+        how = (
+            "Icechunk repository: open a read-only session at the snapshot named by `version` and read the Zarr group "
+            "named by `twin:group`, with xarray.open_zarr(session.store, group=..., consolidated=False)."
+        )
+    else:
+        title, roles = f"{kind.capitalize()} arrays, newest", ["data", "latest-version"]
+        how = "Icechunk repository: the branch `main` holds the newest release in the Zarr group named by `twin:group`."
+    return pystac.Asset(release["store"], title, how, ICECHUNK, roles, extra)
+
+
+def dimensions(release: Release, kind: str) -> dict[str, Any]:
+    """`cube:dimensions` of the arrays: days, cells (a list of points), and soil layers where there are some."""
+    day = "T00:00:00Z"
+    found = {
+        "time": {
+            "type": "temporal",
+            "extent": [f"{release['start_day']}{day}", f"{release['valid_day']}{day}"],
+            "step": "P1D",
+            "description": "days, labelled by their start",
+        },
+        "cell": {
+            "type": "geometry",
+            "axes": ["x", "y"],
+            "bbox": [float(edge) for edge in release["bbox"]],
+            "geometry_types": ["Point"],
+            "reference_system": 4326,
+            "description": "centres of the cells; their lat and lon are in the group of the grid",
+        },
+    }
+    if any("layer" in row["dims"] for row in _variables(release, kind).values()):
+        thicknesses = release.get("layers") or LAYERS
+        found["layer"] = {
+            "type": "spatial",
+            "axis": "z",
+            "values": [round(depth, 6) for depth in accumulate(thicknesses)],
+            "unit": "m",
+            "description": "depth of the bottom of the soil layer, downwards",
+        }
+    return found
+
+
+def cube_variables(release: Release, kind: str) -> dict[str, Any]:
+    """`cube:variables` of the arrays, from the table of variables."""
+    rows = {}
+    for name, row in _variables(release, kind).items():
+        named = {"twin:standard_name": row["standard_name"]} if row.get("standard_name") else {}
+        described = {
+            "type": "data",
+            "dimensions": list(row["dims"]),
+            "unit": row["units"],
+            "description": row["long_name"],
+        }
+        rows[name] = {**described, **named}
+    return rows
+
+
+def _variables(release: Release, kind: str) -> dict[str, Mapping[str, Any]]:
+    return {name: row for name, row in release["variables"].items() if (name in _DROUGHT) == (kind == "drought")}
+
+
+def _outline(bbox: Any) -> dict[str, Any]:
+    west, south, east, north = (float(edge) for edge in bbox)
+    return {
+        "type": "Polygon",
+        "coordinates": [[[west, south], [east, south], [east, north], [west, north], [west, south]]],
+    }
+
+
+def _moment(day: str) -> datetime:
+    return datetime.fromisoformat(day).replace(tzinfo=UTC)

@@ -1,0 +1,291 @@
+"""The `twin` command: every verb takes `--json` for machines and ends with an honest exit code.
+
+0 done · 2 refused input or usage · 3 something is waiting or set aside · 5 a service is away
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from twin.errors import Rejected, SettingsError, Transient, TwinError
+
+app = typer.Typer(help="The drought twin.", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+quarantine = typer.Typer(help="Items set aside, with their reasons.", no_args_is_help=True)
+bench = typer.Typer(help="Measure; every figure of the docs comes from one of these.", no_args_is_help=True)
+app.add_typer(quarantine, name="quarantine")
+app.add_typer(bench, name="bench")
+
+OutputJson = Annotated[bool, typer.Option("--json", help="One JSON object on the last line.")]
+RegionName = Annotated[str, typer.Option("--region", help="A region of infra/regions.", envvar="TWIN_REGION")]
+Sources = Annotated[list[str], typer.Option("--source", help="A STAC catalog: path or URL. May be repeated.")]
+
+REFUSED, WAITING, AWAY = 2, 3, 5
+
+
+@contextmanager
+def exit_codes() -> Iterator[None]:
+    """Every error of ours ends as one clear line and the exit code of its class."""
+    try:
+        yield
+    except (Rejected, SettingsError) as error:
+        typer.secho(f"twin: {error}", err=True, fg="red")
+        raise typer.Exit(REFUSED) from error
+    except Transient as error:
+        typer.secho(f"twin: {error}", err=True, fg="yellow")
+        raise typer.Exit(AWAY) from error
+    except TwinError as error:
+        typer.secho(f"twin: {error}", err=True, fg="red")
+        raise typer.Exit(1) from error
+
+
+def show(rows: list[dict[str, Any]], columns: list[str], as_json: bool, empty: str) -> None:
+    """Rows as one JSON array, or as a table for people."""
+    if as_json:
+        print(json.dumps(rows, default=str))
+        return
+    if not rows:
+        print(empty)
+        return
+    table = Table(*columns, box=None, header_style="bold")
+    for row in rows:
+        table.add_row(*(str(row.get(column, "")) for column in columns))
+    Console().print(table)
+
+
+@app.command()
+def up(
+    region_name: RegionName = "demo",
+    source: Sources = [],  # noqa: B006 (typer needs a literal default)
+) -> None:
+    """Start the embedded twin with its portal; Ctrl-C stops all of it."""
+    from flows import up as embedded
+    from infra import telemetry
+    from infra.settings import Settings, region
+
+    with exit_codes():
+        settings, place = Settings(), region(region_name)
+        telemetry.set_up(settings)
+        if not place.simulated and not source:
+            raise SettingsError(f"region {place.name}", expected="at least one --source", found="none")
+        typer.echo(f"Drought twin · {place.title}" + (" · simulated data, for demonstration" if place.simulated else ""))
+        processes, links = embedded.plan(settings, place, source)
+        raise typer.Exit(embedded.supervise(processes, links, lambda: _prepare(settings, place)))
+
+
+def _prepare(settings: Any, place: Any) -> None:
+    """A simulated region can be prepared before anything arrives; others wait for their first item."""
+    if place.simulated:
+        from infra import verbs
+        from infra.wiring import build
+
+        services = build(settings)
+        if not services.store.at().has(place.name, "grid"):
+            typer.echo("first start: simulating the reference years that percentiles refer to …")
+        verbs.prepare(services, place)
+
+
+@app.command()
+def run(
+    source: Sources,
+    region_name: RegionName = "demo",
+    once: Annotated[bool, typer.Option("--once", help="Catch up and stop; otherwise keep watching.")] = False,
+    as_json: OutputJson = False,
+) -> None:
+    """Headless: catch up with all sources, print what was done; without --once keep following them."""
+    from flows import headless
+    from infra import telemetry
+    from infra.settings import Settings, region
+
+    with exit_codes():
+        settings, place = Settings(), region(region_name)
+        telemetry.set_up(settings)
+        tally = headless.catch_up(settings, place, source, once=once)
+        if as_json:
+            print(json.dumps({"region": place.name, **tally}))
+        else:
+            print(headless.sentence(place, tally))
+        raise typer.Exit(WAITING if tally["waiting"] else 0)
+
+
+@app.command()
+def watch(source: Sources, region_name: RegionName = "demo") -> None:
+    """Serve the flows: notice new items and start an update run for each batch (needs PREFECT_API_URL)."""
+    from flows import serve
+
+    sys.argv = ["twin watch", "--region", region_name, *(word for url in source for word in ("--source", url))]
+    with exit_codes():
+        serve.main()
+
+
+@app.command()
+def status(as_json: OutputJson = False) -> None:
+    """What the twin knows, region by region."""
+    from infra.settings import Settings
+    from infra.wiring import build
+
+    with exit_codes():
+        view = build(Settings()).store.at()
+        rows = []
+        for name in view.regions():
+            ledger = view.ledger(name).values()
+            journal = view.journal(name)
+            release = next((entry["release"] for entry in reversed(journal) if entry.get("release")), None) or {}
+            rows.append(
+                {
+                    "region": name,
+                    "cells": view.dataset(name, "grid").sizes["cell"],
+                    "drought of": release.get("valid_day", ""),
+                    "in drought": _share(release),
+                    "items": sum(record["status"] == "consumed" for record in ledger),
+                    "quarantined": sum(record["status"] == "quarantined" for record in ledger),
+                    "updates": len(journal),
+                    "snapshot": view.snapshot,
+                }
+            )
+        show(rows, list(rows[0]) if rows else [], as_json, "nothing here yet: `twin up`, or `twin run --region … --source …`")
+
+
+def _share(release: dict[str, Any]) -> str:
+    """The area share in D1 or worse (D0 is abnormally dry, not yet drought)."""
+    fractions = release.get("class_fractions", {})
+    return f"{sum(fractions.get(name, 0.0) for name in ('D1', 'D2', 'D3', 'D4')):.0%}" if fractions else ""
+
+
+@app.command()
+def items(region_name: RegionName = "demo", as_json: OutputJson = False) -> None:
+    """Every item taken or set aside."""
+    from infra.settings import Settings
+    from infra.wiring import build
+
+    with exit_codes():
+        ledger = build(Settings()).store.at().ledger(region_name)
+        rows = sorted(ledger.values(), key=lambda record: (record["seq"], record["key"]))
+        show(rows, ["status", "id", "product", "datetime", "version", "seq"], as_json, "no item yet")
+
+
+@quarantine.command("list")
+def quarantine_list(region_name: RegionName = "demo", as_json: OutputJson = False) -> None:
+    """What was set aside, and why."""
+    from infra.settings import Settings
+    from infra.wiring import build
+
+    with exit_codes():
+        ledger = build(Settings()).store.at().ledger(region_name)
+        rows = [record for record in ledger.values() if record["status"] == "quarantined"]
+        show(rows, ["key", "kind", "reason"], as_json, "nothing is set aside")
+
+
+@quarantine.command("retry")
+def quarantine_retry(
+    keys: Annotated[list[str] | None, typer.Argument(help="Keys as `list` shows them; all when none is given.")] = None,
+    region_name: RegionName = "demo",
+    as_json: OutputJson = False,
+) -> None:
+    """Try items that were set aside once more."""
+    from flows import headless
+    from infra.settings import Settings, region
+
+    with exit_codes():
+        tally = headless.retry(Settings(), region(region_name), keys or [])
+        print(json.dumps(tally) if as_json else f"{tally['ingested']} taken, {tally['quarantined']} set aside again")
+        raise typer.Exit(WAITING if tally["quarantined"] else 0)
+
+
+@app.command()
+def export(
+    target: Annotated[Path, typer.Argument(help="A .nc or .csv file to write, or a folder for a static STAC catalogue.")],
+    region_name: RegionName = "demo",
+    first: Annotated[str, typer.Option(help="First day, YYYY-MM-DD.")] = "",
+    last: Annotated[str, typer.Option(help="Last day, YYYY-MM-DD.")] = "",
+) -> None:
+    """Write the drought of a period as NetCDF or CSV, or everything published as a static STAC catalogue."""
+    from infra import export as exporting
+    from infra.settings import Settings
+    from infra.wiring import build
+
+    with exit_codes():
+        print(exporting.export(build(Settings()), region_name, target, first or None, last or None))
+
+
+@app.command()
+def subscribe(
+    consumer: Annotated[str, typer.Option(help="Who is asking: each name keeps its own place.")] = "command-line",
+    once: Annotated[bool, typer.Option("--once", help="Stop at the end instead of waiting for more.")] = False,
+) -> None:
+    """Follow the events, one CloudEvent a line."""
+    from infra.bus import cloudevent
+    from infra.settings import Settings
+    from infra.wiring import build
+
+    with exit_codes():
+        bus = build(Settings()).bus
+        while True:
+            events = bus.poll(consumer, timeout=0.0 if once else 1.0)
+            for event in events:
+                print(json.dumps(cloudevent(event)), flush=True)
+                bus.ack(consumer, event.position)
+            if once and not events:
+                return
+
+
+@app.command()
+def doctor(as_json: OutputJson = False) -> None:
+    """What is here, what is missing, and how to get it."""
+    from infra import doctor as checks
+
+    rows = checks.examine()
+    show(rows, ["check", "state", "advice"], as_json, "")
+    raise typer.Exit(0 if all(row["state"] != "missing" or not row["needed"] for row in rows) else 1)
+
+
+def _bench(name: str, help_text: str) -> Callable[[Callable], Callable]:
+    return bench.command(name, help=help_text)
+
+
+@_bench("arrival", "Seconds from an item's appearance to its event and to the portal showing it.")
+def bench_arrival(
+    cells: Annotated[int, typer.Option(help="About how many cells.")] = 60_000,
+    arrivals: Annotated[int, typer.Option(help="How many items to time.")] = 50,
+    browser: Annotated[bool, typer.Option(help="Also wait for the portal in headless Chromium.")] = True,
+    as_json: OutputJson = False,
+) -> None:
+    from flows import bench as benches
+
+    with exit_codes():
+        benches.arrival(cells, arrivals, browser, as_json)
+
+
+@_bench("store", "Milliseconds to read a map and a series and to append a day.")
+def bench_store(
+    cells: Annotated[int, typer.Option(help="How many cells.")] = 60_000,
+    years: Annotated[int, typer.Option(help="How many years.")] = 40,
+    as_json: OutputJson = False,
+) -> None:
+    from flows import bench as benches
+
+    with exit_codes():
+        benches.store(cells, years, as_json)
+
+
+@_bench("land", "CPU milliseconds per pixel-year of the land model.")
+def bench_land(
+    cells: Annotated[int, typer.Option(help="How many cells.")] = 10_000,
+    as_json: OutputJson = False,
+) -> None:
+    from flows import bench as benches
+
+    with exit_codes():
+        benches.land(cells, as_json)
+
+
+if __name__ == "__main__":
+    app()

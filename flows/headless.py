@@ -1,0 +1,109 @@
+"""Catching up without a server: the same verbs as the update flow, in one process, with progress on the terminal."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Any
+
+from infra import telemetry, verbs
+from infra.settings import Region, Settings
+from infra.verbs import Tally
+from infra.wiring import Services, build, embedded_catalog
+from stac.watch import Watcher
+from twin.errors import SettingsError
+
+
+def catch_up(settings: Settings, place: Region, sources: Sequence[str], once: bool) -> dict[str, Any]:
+    """Bring the twin up to date with all sources; keeps polling unless `once`. The counts and seconds by step."""
+    tally = Tally()
+    with embedded_catalog(settings) as settings:
+        services = build(settings)
+        watchers = [Watcher(source) for source in sources]
+        while True:
+            with _timed(tally, "watch"):
+                found = [arrival for watcher in watchers for arrival in watcher.poll(verbs.now())]
+            tally.seen += len(found)
+            advance(services, place, found, settings.watch.batch, tally)
+            if once:
+                return asdict(tally)
+            time.sleep(settings.watch.poll_seconds)
+
+
+def advance(services: Services, place: Region, found: Sequence[Mapping[str, Any]], size: int, tally: Tally) -> None:
+    """Take arrivals into the twin, batch by batch in order of time; what was committed earlier but not told is told now."""
+    with _timed(tally, "prepare"):
+        there = verbs.prepare(services, place, found)
+    if not there:
+        tally.waiting += len(found)
+        return
+    ledger = services.store.at().ledger(place.name)
+    fresh = sorted((a for a in found if a["key"] not in ledger), key=lambda a: (a["datetime"], a["key"]))
+    batches = [fresh[start : start + size] for start in range(0, len(fresh), size)]
+    for batch in telemetry.progress(batches, f"{place.name}: {len(fresh)} new items") if batches else [[]]:
+        with _timed(tally, "ingest"):
+            read = verbs.ingest(services, place, batch)
+        tally.waiting += len(read.waiting)
+        inside = sum(tally.seconds.get(step, 0.0) for step in ("refresh", "assess"))
+        with _timed(tally, "commit"):
+            done = verbs.commit(services, place, read, _timing(tally, "refresh"), _timing(tally, "assess"))
+        inside = sum(tally.seconds.get(step, 0.0) for step in ("refresh", "assess")) - inside
+        tally.seconds["commit"] = round(tally.seconds["commit"] - inside, 3)
+        if done:
+            tally.commits += 1
+            tally.ingested += len(read.granules)
+            tally.quarantined += len(read.refused)
+        with _timed(tally, "publish"):
+            tally.published += verbs.publish(services, place)
+        with _timed(tally, "announce"):
+            tally.events += verbs.announce(services, place)
+
+
+def retry(settings: Settings, place: Region, keys: Sequence[str]) -> dict[str, Any]:
+    """Offer quarantined items again, all of them when no key is given."""
+    with embedded_catalog(settings) as settings:
+        services = build(settings)
+        ledger = services.store.at().ledger(place.name)
+        aside = {key: record for key, record in ledger.items() if record["status"] == "quarantined"}
+        unknown = [key for key in keys if key not in aside]
+        if unknown:
+            raise SettingsError("quarantine", expected="keys that `twin quarantine list` shows", found=", ".join(unknown))
+        chosen = [aside[key] for key in (keys or aside)]
+        tally = Tally(seen=len(chosen))
+        if chosen:
+            verbs.reconsider(services, place, [record["key"] for record in chosen])
+            advance(services, place, chosen, settings.watch.batch, tally)
+        return asdict(tally)
+
+
+def sentence(place: Region, tally: Mapping[str, Any]) -> str:
+    """What was done, in words."""
+    if not tally["commits"]:
+        return f"{place.name}: nothing new among {tally['seen']} items; nothing was done."
+    seconds = sum(tally["seconds"].values())
+    return (
+        f"{place.name}: {tally['ingested']} of {tally['seen']} items taken, {tally['quarantined']} set aside, "
+        f"{tally['commits']} commits, {tally['published']} releases published, {tally['events']} events in {seconds:.1f} s."
+    )
+
+
+@contextmanager
+def _timed(tally: Tally, step: str) -> Iterator[None]:
+    started = time.perf_counter()
+    try:
+        yield
+    finally:
+        tally.seconds[step] = round(tally.seconds.get(step, 0.0) + time.perf_counter() - started, 3)
+
+
+def _timing(tally: Tally, step: str):
+    """A verb that adds its time to the tally."""
+    verb = getattr(verbs, step)
+
+    def timed(*arguments: Any) -> Any:
+        with _timed(tally, step):
+            return verb(*arguments)
+
+    return timed

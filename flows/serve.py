@@ -1,0 +1,169 @@
+"""Serving the flows: the deployments `watch` and `update`, and the doorbell that polls between sweeps.
+
+`python -m flows.serve --region R --source URL …` runs until it is told to stop; it needs PREFECT_API_URL.
+
+    schedule ──▸ watch run ─┐
+                            ├─▸ outbox ──dispatch──▸ update run ──▸ store
+    doorbell (every poll) ──┘
+
+Runs are executed by this process, one at a time. Prefect's own runner starts a process per run, whose imports alone take
+longer than a whole update; here everything is imported and compiled already, so an arrival is on the map in seconds.
+When this process dies, its supervisor starts it again and `reconcile` gives the run it left behind another try.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import signal
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from prefect import Flow
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.filters import FlowRunFilter
+from prefect.client.schemas.objects import FlowRun
+from prefect.deployments import run_deployment
+from prefect.deployments.runner import EntrypointType
+from prefect.exceptions import ObjectNotFound
+from prefect.flow_engine import run_flow
+from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+from prefect.states import AwaitingRetry, Crashed, Pending
+
+from flows.update import update
+from flows.watch import dispatch, poll, watch
+from infra import telemetry, verbs
+from infra.settings import Region, Settings, region
+from infra.wiring import build, outbox
+from stac.watch import Watcher
+
+log = logging.getLogger("twin.serve")
+RUN_TRIES = 3  # times one run is restarted after its process died
+
+
+class PrefectRuns:
+    """Update runs as runs of the deployment `update/<region>`."""
+
+    def __init__(self, client: SyncPrefectClient) -> None:
+        self.client = client
+
+    def start(self, region_name: str, arrivals: Sequence[Mapping[str, Any]], key: str) -> str:
+        """Start the run of this idempotency key; Prefect returns the existing one when it is repeated."""
+        first = arrivals[0]["id"]
+        label = first if len(arrivals) == 1 else f"{first} and {len(arrivals) - 1} more"
+        parameters = {"region_name": region_name, "arrivals": [dict(arrival) for arrival in arrivals], "label": label}
+        run = run_deployment(
+            f"update/{region_name}", parameters=parameters, timeout=0, idempotency_key=key, tags=["twin", region_name]
+        )
+        return str(run.id)
+
+    def finished(self, run: str) -> bool:
+        """Whether the run has ended; a run the server no longer knows has."""
+        try:
+            state = self.client.read_flow_run(UUID(run)).state
+        except ObjectNotFound:
+            return True
+        return state is not None and state.is_final()
+
+
+def reconcile(client: SyncPrefectClient, region_name: str) -> int:
+    """Give runs that died with their process another try, and end those that used theirs up; how many there were."""
+    dead = client.read_flow_runs(
+        flow_run_filter=FlowRunFilter.model_validate(
+            {"state": {"type": {"any_": ["RUNNING", "PENDING", "CANCELLING"]}}, "tags": {"all_": ["twin", region_name]}}
+        )
+    )
+    for run in dead:
+        again = AwaitingRetry() if run.run_count < RUN_TRIES else Crashed(message=f"its process died {run.run_count} times")
+        client.set_flow_run_state(run.id, again, force=True)
+        log.info("%s: left behind by a process that is gone, now %s", run.name, again.name)
+    return len(dead)
+
+
+def doorbell(place: Region, sources: Sequence[str], settings: Settings, stop: threading.Event) -> None:
+    """Poll the sources and dispatch what has gathered, until told to stop; an error is logged and the next turn tries again."""
+    with get_client(sync_client=True) as client:
+        services, arrivals, runs = build(settings), outbox(settings), PrefectRuns(client)
+        watchers = [Watcher(source) for source in sources]
+        while not stop.wait(settings.watch.poll_seconds):
+            try:
+                verbs.publish(services, place)  # what a killed run committed but did not publish
+                verbs.announce(services, place)
+                poll(services, place, watchers, arrivals)
+                dispatch(services, place, arrivals, runs, settings.watch.batch)
+            except Exception:
+                log.exception("this turn failed; the next one tries again")
+
+
+def deploy(place: Region, sources: Sequence[str], settings: Settings) -> dict[UUID, Flow]:
+    """Register both deployments; the flow to run for each."""
+    tags = ["twin", place.name, *(["simulated"] if place.simulated else [])]
+    module = EntrypointType.MODULE_PATH
+    sweep = watch.to_deployment(
+        place.name,
+        parameters={"region_name": place.name, "sources": list(sources)},
+        interval=timedelta(seconds=settings.watch.sweep_seconds),
+        tags=tags,
+        description=f"Reads every source of {place.title} from its beginning and remembers what is new.",
+        entrypoint_type=module,
+    )
+    advance = update.to_deployment(
+        place.name,
+        tags=tags,
+        description=f"Takes a batch of new items into the twin of {place.title}: ingest, refresh, assess, publish, announce.",
+        entrypoint_type=module,
+    )
+    return {sweep.apply(): watch, advance.apply(): update}
+
+
+def work(client: SyncPrefectClient, served: Mapping[UUID, Flow], stop: threading.Event) -> None:
+    """Execute what is due, oldest first, until told to stop; a run that fails is Prefect's to show and ours to go on from."""
+    while not stop.is_set():
+        due = client.get_scheduled_flow_runs_for_deployments(list(served), scheduled_before=datetime.now(UTC), limit=1)
+        if not due:
+            stop.wait(0.2)
+            continue
+        execute(client, served[due[0].deployment_id], due[0])
+
+
+def execute(client: SyncPrefectClient, served: Flow, run: FlowRun) -> None:
+    """One run, from Pending to its end, in this process."""
+    claimed = client.set_flow_run_state(run.id, Pending())
+    if claimed.state is None or not claimed.state.is_pending():
+        return  # cancelled, or paused
+    run_flow(served, flow_run=client.read_flow_run(run.id), parameters=run.parameters, return_type="state")
+
+
+def main() -> None:
+    """Serve until SIGINT or SIGTERM."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--region", required=True)
+    parser.add_argument("--source", action="append", required=True)
+    options = parser.parse_args()
+    settings, place = Settings(), region(options.region)
+    telemetry.set_up(settings)
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    ringer = threading.Thread(target=doorbell, args=(place, options.source, settings, stop), name="doorbell", daemon=True)
+    # A run lives and dies with this process, so its heartbeat would tell nothing, and ending it costs a second a run.
+    with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}), get_client(sync_client=True) as client:
+        reconcile(client, place.name)
+        served = deploy(place, options.source, settings)
+        ringer.start()
+        log.info("serving %s for %s", ", ".join(flow.name for flow in served.values()), place.name)
+        while not stop.is_set():
+            try:
+                work(client, served, stop)
+            except Exception:
+                log.exception("the Prefect server did not answer; asking again")
+                time.sleep(1)
+    ringer.join(timeout=5)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""What a region starts from: its cells, its soils, and for a simulated region the reference its percentiles refer to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from infra import ingest as reading
+from infra.settings import Region, region_grid
+from twin import climatology, state, synthetic
+from twin import parameters as pedotransfer
+from twin.errors import Rejected, Transient
+
+LOAM = {"sand": 0.40, "silt": 0.40, "clay": 0.20}  # USDA loam, near the centroid of its class
+
+
+def cells(services: Any, region: Region, arrivals: Iterable[Mapping[str, Any]]) -> xr.Dataset | None:
+    """The region's grid with soil texture; None when its cells come from its source and no readable item has arrived."""
+    if region.grid == "source":
+        for arrival in arrivals:
+            try:
+                found = reading.grid_of_source(arrival, region, services.settings)
+            except (Rejected, Transient):
+                continue  # the item meets the same error again in `ingest`, which records it
+            return _with_soil(found, reading.soil_of_source(arrival["source"], region, found))
+        return None
+    found = region_grid(region)
+    soil = synthetic.soils(found, region.seed) if region.soil == "synthetic" else found
+    return _with_soil(found, soil)
+
+
+def _with_soil(found: xr.Dataset, soil: Mapping[str, Any] | xr.Dataset) -> xr.Dataset:
+    texture = {name: soil[name] if name in soil else ("cell", np.full(found.sizes["cell"], share)) for name, share in LOAM.items()}
+    return found.assign(texture)
+
+
+def parameters(found: xr.Dataset) -> xr.Dataset:
+    """Soil and vegetation parameters of the region's cells."""
+    return pedotransfer.from_texture(found["sand"], found["silt"], found["clay"])
+
+
+def simulated_reference(services: Any, region: Region, found: xr.Dataset) -> tuple[xr.Dataset, xr.Dataset]:
+    """The climatology of the simulated climate's reference years, and the state on the region's first day.
+
+    The land model runs through the reference years and, so that the first day follows on, up to it.
+    """
+    climate, constants = synthetic.climate(found, region.seed), parameters(found)
+    first, last = pd.Timestamp(region.reference_start), pd.Timestamp(region.reference_end)
+    land = state.initial(constants)
+    record = []
+    for year in range(first.year - 1, pd.Timestamp(region.start).year):
+        days = pd.date_range(f"{year}-01-01", f"{year}-12-31")
+        if first.year <= year <= last.year or year == first.year - 1 or year >= pd.Timestamp(region.start).year - 1:
+            drivers = synthetic.forcing(climate, days, perturbed=True)
+            land, diagnostics = services.model.run(land, drivers, constants)
+            if first.year <= year <= last.year:
+                record.append(state.root_zone(diagnostics["volume_fraction_of_condensed_water_in_soil"]).astype("float32"))
+    theta = xr.concat(record, "time")
+    return climatology.build(theta, theta.time), land

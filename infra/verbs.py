@@ -1,0 +1,467 @@
+"""The verbs of one update, in order: prepare, ingest, refresh, assess, commit, publish, announce.
+
+    arrivals ──ingest──▸ Batch ──refresh──▸ Change ──assess──▸ entry ──commit──▸ snapshot ──publish──▸ items ──announce──▸ events
+                            └ refused items keep their reason      └ one commit: arrays, item keys and facts together
+
+Every array is a pure function of the set of items consumed, so any order, grouping or repetition of arrivals ends in
+the same bits. Publishing and announcing are projections of the journal: they may be repeated, and resume by themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from infra import ingest as reading
+from infra import regional
+from infra.bus import Event
+from infra.settings import Region
+from infra.store import Draft, View
+from infra.wiring import Services
+from stac import collection as collections
+from stac import item as items
+from twin import climatology, forcing, grid, state
+from twin.errors import Conflict, Rejected, TimeError, Transient
+from twin.events import DROUGHT_UPDATED, ITEM_QUARANTINED, OBSERVATIONS_INGESTED, REGION_PREPARED, fact
+from twin.indices import classes
+from twin.variables import LAYERS, VARIABLES, with_role
+
+DAY = pd.Timedelta(days=1)
+SPIN_UP = 365 * DAY
+CONFLICT_TRIES = 8
+REQUIRED = tuple(row.name for row in with_role("forcing"))
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Arrivals after reading: what can be used, what is set aside and why, what must be tried again."""
+
+    granules: tuple[reading.Granule, ...] = ()
+    refused: tuple[dict[str, Any], ...] = ()
+    waiting: tuple[dict[str, Any], ...] = ()
+    known: int = 0
+
+
+@dataclass(frozen=True)
+class Change:
+    """What one batch changed in the store, by days; None where nothing did."""
+
+    observations: int = 0
+    forcing: int = 0
+    state: tuple[pd.Timestamp, pd.Timestamp] | None = None
+
+
+@dataclass
+class Tally:
+    """Counts of one run, for people and for `--json`."""
+
+    seen: int = 0
+    ingested: int = 0
+    quarantined: int = 0
+    waiting: int = 0
+    commits: int = 0
+    published: int = 0
+    events: int = 0
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+def now() -> datetime:
+    """The clock of the twin, UTC."""
+    return datetime.now(UTC)
+
+
+# ---------------------------------------------------------------------------------------------------------- prepare
+def prepare(services: Services, region: Region, arrivals: Sequence[Mapping[str, Any]] = ()) -> bool:
+    """Create the region in the store if it is not there: cells, soils, and the reference where it is simulated.
+
+    True when it is there afterwards; False when its cells come from its source and no item that shows them has arrived.
+    """
+    if services.store.at().has(region.name, "grid"):
+        return True
+    cells = regional.cells(services, region, arrivals)
+    if cells is None:
+        return False
+    draft = services.store.draft()
+    draft.create(region.name, cells, region.start)
+    draft.put(region.name, "parameters", regional.parameters(cells))
+    reference = regional.simulated_reference(services, region, cells) if region.simulated else None
+    if reference is not None:
+        quantiles, first_state = reference
+        draft.put(region.name, "climatology", quantiles)
+        draft.save_restart(region.name, region.start, first_state)
+    prepared = fact(REGION_PREPARED, region.name, region.name, {"cells": cells.sizes["cell"], "simulated": region.simulated})
+    _append(draft, region, events=[prepared])
+    try:
+        draft.commit(f"prepare {region.name}")
+    except Conflict:
+        return prepare(services, region, arrivals)
+    return True
+
+
+# ----------------------------------------------------------------------------------------------------------- ingest
+def ingest(
+    services: Services,
+    region: Region,
+    arrivals: Iterable[Mapping[str, Any]],
+    track: Callable[[Iterable], Iterable] = iter,
+) -> Batch:
+    """Read every arrival not dealt with yet; a bad one is set aside with its reason and never stops the others."""
+    view = services.store.at()
+    ledger = view.ledger(region.name)
+    cells = view.dataset(region.name, "grid").load()
+    fresh = {arrival["key"]: dict(arrival) for arrival in arrivals if arrival["key"] not in ledger}
+    granules, refused, waiting = [], [], []
+    for arrival in track(list(fresh.values())):
+        try:
+            if arrival.get("error"):
+                raise Rejected(f"item {arrival['id']}", expected="a STAC item", found=arrival["error"])
+            granules.append(reading.read(arrival, cells, now=now(), region=region, settings=services.settings))
+        except Rejected as reason:
+            refused.append(_refusal(arrival, reason))
+        except Transient as reason:
+            waiting.append({**arrival, "reason": str(reason)})
+    granules.sort(key=lambda granule: _rank(granule.arrival))
+    return Batch(tuple(granules), tuple(refused), tuple(waiting), known=len(ledger.keys() & {a["key"] for a in arrivals}))
+
+
+def set_aside(services: Services, region: Region, arrivals: Iterable[Mapping[str, Any]], reason: Rejected) -> str | None:
+    """Quarantine arrivals that cannot even be tried, such as ones that keep killing their run."""
+    ledger = services.store.at().ledger(region.name)
+    refused = tuple(_refusal(dict(arrival), reason) for arrival in arrivals if arrival["key"] not in ledger)
+    return commit(services, region, Batch(refused=refused))
+
+
+def reconsider(services: Services, region: Region, keys: Sequence[str]) -> None:
+    """Let quarantined items be read again: a journal entry takes back that they were set aside."""
+    draft = services.store.draft()
+    _append(draft, region, retried=sorted(keys))
+    draft.commit(f"{region.name}: {len(keys)} items are tried again")
+
+
+# ---------------------------------------------------------------------------------------------------------- refresh
+def refresh(draft: Draft, region: Region, batch: Batch, services: Services) -> Change:
+    """Write the batch's observations and forcing, then carry the land state through every day that this changes."""
+    ledger = draft.ledger(region.name)
+    observations, changed = 0, []
+    for granule in batch.granules:
+        data = granule.data.sel(time=_uncontested(granule, ledger))
+        if data.sizes["time"] == 0:
+            continue
+        if granule.kind == "forcing":
+            draft.write(region.name, "forcing", data)
+            changed.append(pd.Timestamp(data.time.values.min()))
+        else:
+            draft.write(region.name, f"observations/{granule.product}", data)
+            observations += data.sizes["time"]
+    if not changed:
+        return Change(observations)
+    return Change(observations, len(changed), _carry(draft, region, batch, min(changed), services))
+
+
+def _carry(
+    draft: Draft, region: Region, batch: Batch, first: pd.Timestamp, services: Services
+) -> tuple[pd.Timestamp, pd.Timestamp] | None:
+    """Run the land model from the first changed day to the end of the unbroken forcing; the days it ran."""
+    origin = pd.Timestamp(region.start)
+    before, frontier = _frontier(draft, region, ()), _frontier(draft, region, batch.granules)
+    first = first if before is None else min(first, before + DAY)
+    if frontier is None or first > frontier:
+        return None
+    parameters = draft.dataset(region.name, "parameters").load()
+    own_year = not region.simulated and first < origin + SPIN_UP
+    if own_year:
+        first = origin
+    draft.drop_restarts(region.name, after=first)
+    start = draft.restart(region.name, before=first)
+    if start is None or own_year:
+        day, land = origin, _initial_state(draft, region, parameters, origin, frontier, services)
+    else:
+        day, land = pd.Timestamp(start[0]), start[1].load()
+    while day <= frontier:
+        last = min(day + pd.offsets.MonthEnd(0), frontier)
+        drivers = _drivers(draft, region, day, last)
+        land, diagnostics = services.model.run(land, drivers, parameters)
+        keep = diagnostics.sel(time=slice(first, None))
+        if keep.sizes["time"]:
+            draft.write(region.name, "state", keep[[name for name in keep if name in VARIABLES]].astype("float32"))
+        day = last + DAY
+        draft.save_restart(region.name, day, land)
+    return first, frontier
+
+
+def _initial_state(
+    draft: Draft, region: Region, parameters: xr.Dataset, origin: pd.Timestamp, frontier: pd.Timestamp, services: Services
+) -> xr.Dataset:
+    """The state at the region's first day: in equilibrium with its first year of forcing once that year is complete."""
+    if frontier < origin + SPIN_UP - DAY:
+        return state.initial(parameters)
+    year = _drivers(draft, region, origin, origin + SPIN_UP - DAY)
+    return state.spin_up(services.model, state.initial(parameters), year, parameters)
+
+
+def _drivers(draft: View, region: Region, first: pd.Timestamp, last: pd.Timestamp) -> xr.Dataset:
+    """The stored forcing of some days as the model takes it: complete, each gap filled from the nearest cell that has data."""
+    return forcing.fill_nearest(draft.dataset(region.name, "forcing")[list(REQUIRED)].sel(time=slice(first, last)).load())
+
+
+def _frontier(view: View, region: Region, granules: Iterable[reading.Granule]) -> pd.Timestamp | None:
+    """The last day up to which forcing is unbroken since the region's first day."""
+    spans = [record["spans"] for record in view.ledger(region.name).values() if record.get("kind") == "forcing"]
+    spans += [_spans(granule) for granule in granules if granule.kind == "forcing"]
+    edge = pd.Timestamp(region.start)
+    for first, last in sorted((pd.Timestamp(a), pd.Timestamp(b)) for group in spans for a, b in group):
+        if first > edge:
+            break
+        edge = max(edge, last + DAY)
+    return edge - DAY if edge > pd.Timestamp(region.start) else None
+
+
+# ----------------------------------------------------------------------------------------------------------- assess
+def assess(draft: Draft, region: Region, change: Change) -> dict[str, Any] | None:
+    """Turn changed states into percentiles and drought classes; the summary of the last day, None when nothing changed."""
+    if change.state is None:
+        return None
+    first, last = change.state
+    theta = _root_zone(draft, region, first, last)
+    if region.simulated:
+        reference = draft.dataset(region.name, "climatology")
+        ranks, years = climatology.percentile(theta, theta.time, reference), int(reference.attrs["reference_years"])
+    else:
+        theta, ranks, years = _own_ranks(draft, region, theta)
+    drought = xr.Dataset(
+        {
+            "root_zone_soil_moisture": theta.astype("float32"),
+            "soil_moisture_percentile": ranks.astype("float32"),
+            "drought_class": classes.drought_class(ranks),
+        }
+    )
+    draft.write(region.name, "drought", drought)
+    today = drought.isel(time=-1)
+    shares = classes.area_fractions(today["drought_class"], grid.cell_area(draft.dataset(region.name, "grid").load()))
+    return {
+        "valid_day": str(last.date()),
+        "first_day": str(pd.Timestamp(drought.time.values[0]).date()),
+        "cells": int(np.isfinite(today["root_zone_soil_moisture"]).sum()),
+        "class_fractions": {name: round(float(shares.sel(code=code)), 6) for name, code in classes.NAMES.items()},
+        "reference_years": years,
+    }
+
+
+def _own_ranks(draft: Draft, region: Region, theta: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray, int]:
+    """Percentiles of a region that is its own reference: (the days ranked, their percentiles, reference years).
+
+    Days of the reference period are ranked against its other years, later days against all of it. A change inside the
+    reference therefore moves every day's percentile, and all of them are ranked anew.
+    """
+    first, last = pd.Timestamp(region.reference_start), pd.Timestamp(region.reference_end)
+    if theta.time.values[0] <= last.to_datetime64():
+        theta = _root_zone(draft, region, pd.Timestamp(region.start), pd.Timestamp(theta.time.values[-1]))
+        record = theta.sel(time=slice(first, last))
+        draft.put(region.name, "climatology", climatology.build(record, record.time.values))
+    reference = draft.dataset(region.name, "climatology").load()
+    own = theta.sel(time=slice(first, last))
+    later = theta.sel(time=slice(last + DAY, None))
+    parts, years = [], int(reference.attrs["reference_years"])
+    before = theta.sel(time=slice(None, first - DAY))
+    if before.sizes["time"]:
+        parts.append(climatology.percentile(before, before.time.values, reference))
+    if own.sizes["time"]:
+        years -= 1
+        parts.append(climatology.percentile_leave_one_out(own, own.time.values)[0])
+    if later.sizes["time"]:
+        years = int(reference.attrs["reference_years"])
+        parts.append(climatology.percentile(later, later.time.values, reference))
+    return theta, xr.concat(parts, "time"), years
+
+
+def _root_zone(view: View, region: Region, first: pd.Timestamp, last: pd.Timestamp) -> xr.DataArray:
+    theta = view.dataset(region.name, "state")["volume_fraction_of_condensed_water_in_soil"]
+    return state.root_zone(theta.sel(time=slice(first, last)).load())
+
+
+# ----------------------------------------------------------------------------------------------------------- commit
+def commit(
+    services: Services,
+    region: Region,
+    batch: Batch,
+    refresh: Callable[..., Change] = refresh,
+    assess: Callable[..., dict[str, Any] | None] = assess,
+) -> str | None:
+    """Refresh, assess and commit in one transaction; when another writer was first, once more on its result.
+
+    The snapshot id, or None when the batch holds nothing new.
+    """
+    for attempt in range(CONFLICT_TRIES):
+        batch = _still_new(services.store.at().ledger(region.name), batch)
+        if not batch.granules and not batch.refused:
+            return None
+        draft = services.store.draft()
+        change = refresh(draft, region, batch, services)
+        summary = assess(draft, region, change)
+        _append(draft, region, **_entry(draft, region, batch, change, summary))
+        try:
+            return draft.commit(_message(region, batch, summary))
+        except Conflict:
+            if attempt == CONFLICT_TRIES - 1:
+                raise
+    return None
+
+
+def _still_new(ledger: Mapping[str, Any], batch: Batch) -> Batch:
+    """The batch without what another writer has dealt with meanwhile."""
+    granules = tuple(granule for granule in batch.granules if granule.arrival["key"] not in ledger)
+    return Batch(granules, tuple(r for r in batch.refused if r["key"] not in ledger), batch.waiting, batch.known)
+
+
+def _entry(draft: Draft, region: Region, batch: Batch, change: Change, summary: dict[str, Any] | None) -> dict[str, Any]:
+    """The journal entry of one update: what it consumed, what it set aside, and the facts to announce."""
+    consumed = [_record(granule) for granule in batch.granules]
+    sequence = draft.next_seq(region.name)
+    about = {"region": region.name, "sequence": sequence, "simulated": region.simulated}
+    keys = {"consumed": [r["key"] for r in consumed], "quarantined": [r["key"] for r in batch.refused]}
+    facts = [
+        fact(ITEM_QUARANTINED, region.name, r["id"], {**about, "key": r["key"], "kind": r["kind"], "reason": r["reason"]})
+        for r in batch.refused
+    ]
+    if summary is not None:
+        detected = min((r["detected"] for r in consumed), default="")
+        latency = {"published": max((r["published"] for r in consumed), default=""), "detected": detected}
+        data = {**about, **summary, **keys, "tier": "open_loop", "latency": latency}
+        facts.append(fact(DROUGHT_UPDATED, region.name, f"{region.name}-drought", data))
+    elif change.observations or change.forcing:
+        facts.append(fact(OBSERVATIONS_INGESTED, region.name, region.name, {**about, **keys}))
+    return {"consumed": consumed, "quarantined": list(batch.refused), "release": summary, "events": facts}
+
+
+def _append(draft: Draft, region: Region, **fields: Any) -> None:
+    """Add an entry to the region's journal, with the time and the sequence of the release before it."""
+    empty = {"consumed": [], "quarantined": [], "events": [], "release": None}
+    previous = _last_release(draft, region, draft.next_seq(region.name))
+    draft.append_journal(region.name, {**empty, **fields, "previous": previous, "time": _stamp(now())})
+
+
+def _last_release(view: View, region: Region, sequence: int) -> int | None:
+    """The sequence of the newest release before `sequence`."""
+    for entry in view.journal(region.name, after=sequence - 2):
+        return entry["seq"] if entry.get("release") else entry.get("previous")
+    return None
+
+
+def _message(region: Region, batch: Batch, summary: dict[str, Any] | None) -> str:
+    until = f", drought to {summary['valid_day']}" if summary else ""
+    return f"{region.name}: {len(batch.granules)} items in, {len(batch.refused)} set aside{until}"
+
+
+# ------------------------------------------------------------------------------------------------- publish, announce
+def publish(services: Services, region: Region) -> int:
+    """Publish every release of the journal that the catalogue does not have yet; how many were new to it."""
+    done = services.positions.get("published", region.name)
+    new = 0
+    for entry in services.store.at().journal(region.name, after=done):
+        if entry.get("release"):
+            release = release_of(services, region, entry)
+            changed = services.catalog.upsert(collections.drought_collection(release), [items.drought_item(release)])
+            changed += services.catalog.upsert(collections.state_collection(release), [items.state_item(release)])
+            new += changed > 0
+        services.positions.set("published", region.name, entry["seq"])
+    return new
+
+
+def announce(services: Services, region: Region) -> int:
+    """Put every fact of the journal on the bus that is not there yet, each with its snapshot and STAC item; how many were new."""
+    done = services.positions.get("announced", region.name)
+    new = 0
+    for entry in services.store.at().journal(region.name, after=done):
+        new += services.bus.publish(_event(services, region, entry, body) for body in entry["events"])
+        services.positions.set("announced", region.name, entry["seq"])
+    return new
+
+
+def release_of(services: Services, region: Region, entry: Mapping[str, Any]) -> dict[str, Any]:
+    """Everything an item says about one release, as plain data."""
+    return {
+        **entry["release"],
+        "region": region.name,
+        "title": region.title,
+        "bbox": list(region.bbox),
+        "start_day": str(region.start),
+        "simulated": region.simulated,
+        "sequence": entry["seq"],
+        "previous": entry["previous"],
+        "tier": "open_loop",
+        "time": entry["time"],
+        "snapshot": services.store.snapshot_of(region.name, entry["seq"]),
+        "store": _absolute(services.store.url),
+        "layers": list(LAYERS),
+        "sources": [{"key": r["key"], "id": r["id"], "href": _absolute(r["href"])} for r in entry["consumed"]],
+        "model": f"{services.model.name} {services.model.version}",
+        "variables": {row.name: {**row.attrs, "dims": row.dims} for row in (*with_role("drought"), *with_role("state"))},
+    }
+
+
+def _event(services: Services, region: Region, entry: Mapping[str, Any], body: Mapping[str, Any]) -> Event:
+    data = {**body["data"], "snapshot": services.store.snapshot_of(region.name, entry["seq"])}
+    if body["type"] == DROUGHT_UPDATED:
+        data["item"] = items.drought_href(services.catalog.url, region.name, entry["seq"], entry["release"]["valid_day"])
+        data["latency"] = {**data["latency"], "analysed": entry["time"], "announced": _stamp(now())}
+    source = f"/regions/{region.name}"
+    return Event(body["id"], body["type"], source, body["subject"], entry["time"], data, key=region.name)
+
+
+# ---------------------------------------------------------------------------------------------------------- helpers
+def _rank(arrival: Mapping[str, Any]) -> tuple[str, str, str]:
+    """Which of two items that cover the same day wins: the newer, by the provider's own word."""
+    return arrival["updated"], arrival["id"], arrival["version"]
+
+
+def _uncontested(granule: reading.Granule, ledger: Mapping[str, Mapping[str, Any]]) -> np.ndarray:
+    """The granule's days on which no newer item of its product has been used already."""
+    days = pd.DatetimeIndex(granule.data.time.values)
+    free = np.ones(days.size, bool)
+    for record in ledger.values():
+        if record.get("product") == granule.product and record["status"] == "consumed" and _rank(record) > _rank(granule.arrival):
+            for first, last in record["spans"]:
+                free &= (days < pd.Timestamp(first)) | (days > pd.Timestamp(last))
+    return days.values[free]
+
+
+def _spans(granule: reading.Granule) -> list[list[str]]:
+    """The unbroken runs of days of a granule, as [first, last]."""
+    days = pd.DatetimeIndex(granule.data.time.values)
+    if days.empty:
+        raise TimeError(f"item {granule.arrival['id']}", expected="at least one whole day", found="none")
+    breaks = np.flatnonzero(np.diff(days.values) != DAY.to_timedelta64()) + 1
+    return [[str(run[0].date()), str(run[-1].date())] for run in np.split(days, breaks)]
+
+
+_KEPT = ("key", "id", "collection", "version", "updated", "datetime", "href", "source", "published", "detected")
+
+
+def _record(granule: reading.Granule) -> dict[str, Any]:
+    """What the journal keeps of a consumed item."""
+    arrival = granule.arrival
+    checksums = {name: asset.get("checksum", "") for name, asset in arrival["assets"].items()}
+    kept = {name: arrival[name] for name in _KEPT}
+    return {**kept, "product": granule.product, "kind": granule.kind, "spans": _spans(granule), "checksums": checksums, "notes": granule.notes}
+
+
+def _refusal(arrival: Mapping[str, Any], reason: Rejected) -> dict[str, Any]:
+    """What the journal keeps of an item set aside: all of it, so that it can be tried again."""
+    why = {"kind": type(reason).__name__, "reason": str(reason), "expected": reason.expected, "found": reason.found}
+    return {**arrival, **why}
+
+
+def _absolute(href: str) -> str:
+    """A local path as the file URL it is, so that no catalogue takes it for one of its own."""
+    return href if "://" in href else Path(href).absolute().as_uri()
+
+
+def _stamp(moment: datetime) -> str:
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,5 @@
+"""The embedded land model."""
+
+from twin.land.daily import LandDaily
+
+__all__ = ["LandDaily"]

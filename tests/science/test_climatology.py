@@ -1,0 +1,224 @@
+"""Percentiles against sorting, uniformity, and tables of the Beta distribution."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from twin import climatology
+from twin.errors import TimeError, VariableError
+
+DAYS = pd.date_range("1991-01-01", "2020-12-31").values
+
+
+def seasonal(cells: int, seed: int = 0, days: np.ndarray = DAYS) -> np.ndarray:
+    """Independent values with a season in mean and spread, float32; in 15 days the mean moves by spread/4."""
+    rng, day = np.random.default_rng(seed), climatology.day_of_year(days)[:, None]
+    season = np.sin(2 * np.pi * day / 365.0)
+    return (0.25 + 0.02 * season + (0.03 + 0.02 * season) * rng.standard_normal((len(days), cells))).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def reference():
+    return climatology.build(seasonal(4), DAYS)
+
+
+def window(day: np.datetime64, times: np.ndarray) -> np.ndarray:
+    """Times within 15 days of the time of year of `day`."""
+    away = np.abs(climatology.day_of_year(times) - climatology.day_of_year(np.array([day]))[0])
+    return np.minimum(away, 365 - away) <= 15
+
+
+# --- the calendar ---------------------------------------------------------------------------------------------------
+def test_every_year_has_365_days_and_the_leap_day_is_the_28th():
+    for year in (2019, 2020):
+        days = climatology.day_of_year(pd.date_range(f"{year}-01-01", f"{year}-12-31").values)
+        assert days[0] == 0 and days[-1] == 364 and set(days) == set(range(365))
+    leap = climatology.day_of_year(pd.to_datetime(["2020-02-28", "2020-02-29", "2020-03-01"]).values)
+    assert leap.tolist() == [58, 58, 59]
+    assert 58 // 5 + 1 == 12  # pentad 12, counted from one
+
+
+def test_hydrological_years_are_named_by_their_start():
+    days = pd.to_datetime(["2015-09-30", "2015-10-01", "2016-09-30"]).values
+    assert climatology.year_of(days, 10).tolist() == [2014, 2015, 2015]
+    assert climatology.year_of(days).tolist() == [2015, 2015, 2016]
+
+
+def test_knots_are_interpolated_between_the_middles_of_pentads():
+    days = pd.to_datetime(["2019-01-03", "2019-01-07", "2019-01-08", "2019-01-01", "2019-12-31"]).values
+    before, weight = climatology.pentad_of(days)
+    assert before.tolist() == [0, 0, 1, 72, 72]
+    np.testing.assert_allclose(weight, [0.0, 0.8, 0.0, 0.6, 0.4])
+
+
+# --- knots ----------------------------------------------------------------------------------------------------------
+def test_knots_are_weibull_quantiles_of_the_window(reference):
+    """numpy's method "weibull" is the same definition, written by others."""
+    values = seasonal(4)
+    for pentad in (0, 11, 40, 72):
+        inside = window(np.datetime64("2019-01-03") + np.timedelta64(5 * pentad, "D"), DAYS)
+        expected = np.quantile(values[inside].astype(float), climatology.PROBS, axis=0, method="weibull")
+        np.testing.assert_allclose(reference[climatology.KNOTS].values[pentad], expected, atol=1e-7)
+
+
+def test_a_year_can_be_left_out_and_gaps_do_not_matter():
+    values = seasonal(2)
+    years = climatology.year_of(DAYS)
+    without = climatology.build(values, DAYS, exclude_year=2003)
+    np.testing.assert_array_equal(
+        without[climatology.KNOTS], climatology.build(values[years != 2003], DAYS[years != 2003])[climatology.KNOTS]
+    )
+    values[years == 2003] = np.nan
+    np.testing.assert_array_equal(without[climatology.KNOTS], climatology.build(values, DAYS)[climatology.KNOTS])
+    assert without.attrs["reference_years"] == 29
+
+
+def test_tiles_are_the_whole(reference):
+    values, seen = seasonal(4), []
+    for part, tile in climatology.build_tiles(lambda cells: values[:, cells], 4, DAYS, tile=3):
+        seen.append(tile.sizes["cell"])
+        np.testing.assert_array_equal(tile[climatology.KNOTS], reference[climatology.KNOTS].isel(cell=part))
+    assert seen == [3, 1]
+
+
+def test_the_reference_says_what_it_is(reference):
+    assert reference[climatology.KNOTS].dims == ("pentad", "probability", "cell")
+    assert reference[climatology.KNOTS].dtype == np.float32
+    assert reference.attrs["reference_start"] == "1991-01-01" and reference.attrs["reference_end"] == "2020-12-31"
+    assert reference.attrs["reference_years"] == 30 and reference.attrs["reference_values"] == 930
+
+
+# --- percentiles ----------------------------------------------------------------------------------------------------
+def test_new_values_of_the_same_climate_are_uniform_in_every_season(reference):
+    """10 more years from the same distribution: deciles hold 10 % each.
+
+    A decile's share is known to 0.010 from 930 reference values and to 0.009 from 1,240 scored ones: 0.04 is 3 of both.
+    """
+    days = pd.date_range("2021-01-01", "2030-12-31").values
+    ranks = climatology.percentile(seasonal(4, seed=1, days=days), days, reference).values
+    for month in range(1, 13):
+        part = ranks[pd.DatetimeIndex(days).month == month].ravel()
+        shares = np.histogram(part, np.arange(0, 101, 10))[0] / part.size
+        assert np.abs(shares - 0.1).max() < 0.04, (month, shares)
+    assert np.abs(np.histogram(ranks, np.arange(0, 101, 10))[0] / ranks.size - 0.1).max() < 0.01
+
+
+def test_percentiles_rise_with_the_value_and_end_at_the_plotting_positions(reference):
+    values = np.linspace(-0.2, 0.7, 301, dtype=np.float32)
+    day = np.datetime64("2022-05-17")
+    ranks = np.array([climatology.percentile(np.full(4, v), day, reference).values[0] for v in values])
+    assert (np.diff(ranks, axis=0) >= 0).all()
+    np.testing.assert_allclose(ranks[0], 100.0 / 931.0, rtol=1e-6)
+    np.testing.assert_allclose(ranks[-1], 100.0 * 930.0 / 931.0, rtol=1e-6)
+
+
+def test_the_knots_themselves_have_their_probabilities(reference):
+    """At the middle of a pentad, every inner knot comes back as its own probability."""
+    knots = reference[climatology.KNOTS].values[30]
+    day = np.datetime64("2019-01-03") + np.timedelta64(150, "D")
+    for p, knot in zip(climatology.PROBS[1:-1], knots[1:-1], strict=True):
+        np.testing.assert_allclose(climatology.percentile(knot, day, reference).values[0], 100 * p, atol=1e-3)
+
+
+def test_a_value_that_stays_does_not_jump_from_day_to_day(reference):
+    days = pd.date_range("2022-01-01", "2022-12-31").values
+    ranks = climatology.percentile(np.full((365, 4), 0.25, dtype=np.float32), days, reference).values
+    assert np.abs(np.diff(ranks, axis=0)).max() < 5.0
+
+
+def test_missing_is_missing(reference):
+    values = np.array([[0.2, np.nan, 0.2, 0.2]], dtype=np.float32)
+    assert np.isnan(climatology.percentile(values, DAYS[:1], reference).values).tolist() == [
+        [False, True, False, False]
+    ]
+    nowhere = seasonal(2)
+    nowhere[:, 1] = np.nan
+    blind = climatology.build(nowhere, DAYS)
+    assert np.isnan(climatology.percentile(np.full((1, 2), 0.2), DAYS[:1], blind).values).tolist() == [[False, True]]
+
+
+def test_a_soil_that_never_changes_is_neither_dry_nor_wet():
+    still = climatology.build(np.full((len(DAYS), 1), 0.1, dtype=np.float32), DAYS)
+    assert climatology.percentile(np.array([0.1]), DAYS[7], still).item() == pytest.approx(50.0)
+    ranks, _ = climatology.percentile_leave_one_out(np.full((1461, 1), 0.1), DAYS[:1461])
+    np.testing.assert_allclose(ranks.values, 50.0)
+
+
+def test_another_grid_is_refused(reference):
+    with pytest.raises(VariableError, match=r"expected \(time 1, cell 4\), found shape \(1, 5\)"):
+        climatology.percentile(np.zeros(5), DAYS[0], reference)
+
+
+# --- short records --------------------------------------------------------------------------------------------------
+def test_leave_one_out_ranks_against_the_other_years_only():
+    """Every value against a count written out."""
+    days = pd.date_range("2015-04-01", "2018-03-31").values
+    values = seasonal(2, seed=4, days=days)
+    values[100:120, 1] = np.nan
+    ranks, years = climatology.percentile_leave_one_out(values, days, start_month=4)
+    assert years == 2
+    year = climatology.year_of(days, 4)
+    for row in (0, 110, 400, 333, 700, 1095):
+        others = values[window(days[row], days) & (year != year[row])]
+        for cell in range(2):
+            sample, x = others[:, cell][~np.isnan(others[:, cell])], values[row, cell]
+            if np.isnan(x):
+                assert np.isnan(ranks[row, cell])
+                continue
+            m = len(sample)
+            position = np.clip((sample < x).sum() + 0.5, 1, m) / (m + 1)
+            assert float(ranks[row, cell]) == pytest.approx(100 * position, rel=1e-6)
+
+
+def test_leave_one_out_is_uniform_and_its_own_year_does_not_count():
+    days = pd.date_range("2010-01-01", "2015-12-31").values
+    values = seasonal(20, seed=5, days=days)
+    ranks, _ = climatology.percentile_leave_one_out(values, days)
+    assert np.abs(np.histogram(ranks, np.arange(0, 101, 10))[0] / ranks.size - 0.1).max() < 0.01
+    dry = values.copy()
+    dry[climatology.year_of(days) == 2012] -= 1.0
+    scored, _ = climatology.percentile_leave_one_out(dry, days)
+    year = climatology.year_of(days)
+    np.testing.assert_allclose(scored.values[year == 2012], 100.0 / (5 * 31 + 1), rtol=0.04)
+
+
+def test_one_year_is_no_reference():
+    with pytest.raises(TimeError, match="expected two or more, found 1"):
+        climatology.percentile_leave_one_out(seasonal(1)[:365], DAYS[:365])
+    with pytest.raises(TimeError):
+        climatology.build(np.zeros((0, 2)), DAYS[:0])
+
+
+# --- how well a percentile is known ---------------------------------------------------------------------------------
+def test_beta_quantiles_against_closed_forms():
+    """I_x(1, n) = 1 − (1 − x)^n and I_x(n, 1) = x^n; the median of Beta(a, a) is one half."""
+    for n in (1, 2, 7, 30, 60):
+        for q in (0.05, 0.5, 0.95):
+            assert climatology._beta_quantile(q, 1.0, n) == pytest.approx(1 - (1 - q) ** (1 / n), abs=1e-12)
+            assert climatology._beta_quantile(q, n, 1.0) == pytest.approx(q ** (1 / n), abs=1e-12)
+        assert climatology._beta_quantile(0.5, n / 3, n / 3) == pytest.approx(0.5, abs=1e-12)
+
+
+def test_the_interval_covers_the_truth_as_often_as_it_says():
+    """The r-th smallest of n uniform draws has true probability u_(r): inside the 90 % interval 90 % of the time."""
+    rng, n = np.random.default_rng(0), 20
+    draws = np.sort(rng.random((20_000, n)), axis=1)
+    for r in (2, 5, 10, 19):
+        low, high = climatology.interval(np.array([100.0 * r / (n + 1)]), n)
+        inside = (100 * draws[:, r - 1] >= low) & (100 * draws[:, r - 1] <= high)
+        assert inside.mean() == pytest.approx(0.9, abs=0.01)
+
+
+def test_short_records_are_honestly_unsure():
+    percentile = np.array([1.0, 2.0, 20.0, 50.0, np.nan])
+    widths = []
+    for years in (2, 5, 30, 100):
+        low, high = climatology.interval(percentile, years)
+        known = ~np.isnan(percentile)
+        assert (low[known] <= percentile[known]).all() and (high[known] >= percentile[known]).all()
+        assert np.isnan(low[-1]) and np.isnan(high[-1])
+        widths.append((high - low)[known])
+    assert (np.diff(widths, axis=0) < 0).all()
+    assert widths[0][1] > 70.0  # two years say next to nothing

@@ -1,0 +1,318 @@
+"""What is usual for the time of the year: quantiles of soil moisture, and where a value lies among them.
+
+The year has 365 days (29 February counts as 28 February, in pentad 12) in 73 pentads of five. The reference of a pentad
+holds all values within 15 days of its middle, of all reference years. Its quantiles are kept at a few probabilities
+(knots) with Weibull's plotting positions: the i-th smallest of m values has probability i/(m + 1). Between two pentads
+the knots are interpolated, because a value that stays the same must not change its class where a pentad ends.
+
+A percentile resolves to 1/(m + 1), but the values of one season are hardly independent: how well it is known depends on
+the number of years (`interval`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from math import exp, lgamma, log, log1p
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from numba import njit
+
+from twin.errors import TimeError, VariableError
+from twin.variables import VARIABLES
+
+PENTADS = 73
+HALF_WINDOW = 15  # days on either side
+PROBS = (
+    *(0.0, 0.01, 0.02, 0.035, 0.05, 0.075, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5),
+    *(0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.925, 0.95, 0.965, 0.98, 0.99, 1.0),
+)  # 0 and 1 are the smallest and the largest value; the class bounds are knots
+
+KNOTS = "soil_moisture_quantile"
+
+
+def day_of_year(time: np.ndarray) -> np.ndarray:
+    """Day in the 365-day year, 0..364, int64; 29 February is the day of 28 February."""
+    index = pd.DatetimeIndex(time)
+    leap, day = index.is_leap_year, index.day_of_year.to_numpy() - 1
+    return day - (leap & (day >= 59)).astype(np.int64)
+
+
+def year_of(time: np.ndarray, start_month: int = 1) -> np.ndarray:
+    """Year each time belongs to, labelled by the calendar year it starts in; years start with `start_month`."""
+    index = pd.DatetimeIndex(time)
+    return index.year.to_numpy() - (index.month.to_numpy() < start_month)
+
+
+def build(
+    theta: xr.DataArray | np.ndarray,
+    time: np.ndarray,
+    exclude_year: int | None = None,
+    probs: Sequence[float] = PROBS,
+    start_month: int = 1,
+) -> xr.Dataset:
+    """Knots of every pentad and cell, Dataset with KNOTS (pentad, probability, cell), float32, NaN without any value.
+
+    theta          (time, cell), any unit; NaN is left out
+    time           (time) datetime64, days, any order
+    exclude_year   a year (of `year_of`) that is left out
+    Attributes: reference_start, reference_end (first and last day), reference_years (how many), reference_values (the
+    most values a window holds), start_month. Raises TimeError without any day.
+    """
+    values, days, years = _prepare(theta, time, start_month)
+    if exclude_year is not None:
+        values, time, days, years = _keep(years != exclude_year, values, time, days, years)
+    if len(days) == 0:
+        raise TimeError("reference", expected="at least one day", found="none")
+    knots = _knots(np.ascontiguousarray(values.T), *_by_day(days), np.asarray(probs, dtype=np.float64))
+    place = {name: theta[name] for name in ("lat", "lon") if isinstance(theta, xr.DataArray) and name in theta.coords}
+    coords = {"pentad": np.arange(1, PENTADS + 1), "probability": np.asarray(probs, dtype=np.float64), **place}
+    attrs = {**VARIABLES["root_zone_soil_moisture"].attrs, "long_name": "quantiles of soil moisture by time of year"}
+    return xr.Dataset(
+        {KNOTS: (("pentad", "probability", "cell"), knots, attrs)}, coords, _reference(time, years, start_month)
+    )
+
+
+def build_tiles(
+    read: Callable[[slice], np.ndarray],
+    cells: int,
+    time: np.ndarray,
+    tile: int = 2048,
+    exclude_year: int | None = None,
+    probs: Sequence[float] = PROBS,
+    start_month: int = 1,
+) -> Iterator[tuple[slice, xr.Dataset]]:
+    """`build` for a grid too large for memory: (cells, reference of those cells), tile by tile.
+
+    read   the series (time, cell) of a slice of cells; called once per tile
+    """
+    for first in range(0, cells, tile):
+        part = slice(first, min(first + tile, cells))
+        yield part, build(read(part), time, exclude_year, probs, start_month)
+
+
+def percentile(theta: xr.DataArray | np.ndarray, time: np.ndarray, reference: xr.Dataset) -> xr.DataArray:
+    """Percentile of each value among the reference of its time of year, %, float32, dims (time, cell).
+
+    theta   (time, cell) or (cell) with one time; NaN gives NaN, as does a cell without reference
+    Monotone in theta. Equal knots (a soil that is always at its driest, say) give the middle of their probabilities.
+    Outside the reference 100/(m + 1) or 100 m/(m + 1) with m its number of values.
+    """
+    values = np.atleast_2d(np.asarray(theta, dtype=np.float32))
+    times = np.atleast_1d(np.asarray(time, dtype="datetime64[ns]"))
+    knots = reference[KNOTS].transpose("pentad", "probability", "cell").values
+    if values.shape != (times.size, knots.shape[2]):
+        expected = f"(time {times.size}, cell {knots.shape[2]})"
+        raise VariableError("soil moisture", expected=expected, found=f"shape {values.shape}")
+    m = float(reference.attrs["reference_values"])
+    positions = np.clip(reference["probability"].values, 1.0 / (m + 1.0), m / (m + 1.0))
+    before, weight = pentad_of(times)
+    ranks = np.empty(values.shape, dtype=np.float32)
+    for row in range(times.size):
+        a, b = knots[before[row]], knots[(before[row] + 1) % PENTADS]
+        _rank(values[row], a, b, np.float32(weight[row]), 100.0 * positions, ranks[row])
+    return _labelled(ranks, theta, times)
+
+
+def percentile_leave_one_out(
+    theta: xr.DataArray | np.ndarray, time: np.ndarray, start_month: int = 1
+) -> tuple[xr.DataArray, int]:
+    """(percentile of each value among the other years, how many years those are): for records too short to be split.
+
+    Each year (starting with `start_month`) is scored against all values of the other years within 15 days of the
+    same time of year; a value with l smaller and e equal ones among m has position (l + e/2 + 1/2)/(m + 1), held
+    within 1/(m + 1) and m/(m + 1). NaN where there is no other value.
+    Raises TimeError with fewer than two years.
+    """
+    values, days, years = _prepare(theta, time, start_month)
+    number = len(np.unique(years))
+    if number < 2:
+        raise TimeError("reference years", expected="two or more", found=number)
+    order, start = _by_day(days)
+    ranks = np.full(values.shape, np.nan, dtype=np.float32)
+    _rank_others(values, days, years, order, start, ranks)
+    return _labelled(ranks, theta, np.asarray(time, dtype="datetime64[ns]")), number - 1
+
+
+def interval(percentile: xr.DataArray | np.ndarray, n_years: int, level: float = 0.9) -> tuple:
+    """(low, high) of the sampling interval of a percentile known from n independent years, %, shapes as `percentile`.
+
+    With n years the value at probability p has about rank p(n + 1), and the true probability of that rank follows
+    Beta(p(n + 1), (1 − p)(n + 1)). A rank outside 1..n is held there, so that three years never claim to be sure of an
+    exceptional drought, and the interval is widened to contain the percentile itself.
+    """
+    if n_years < 1:
+        raise TimeError("reference years", expected="at least one", found=n_years)
+    grid = np.linspace(0.0, 1.0, 201)
+    ranks = np.clip(grid * (n_years + 1), 1.0, n_years) if n_years > 1 else np.full(grid.shape, 1.0)
+    tail = 0.5 * (1.0 - level)
+    bounds = [[_beta_quantile(q, r, n_years + 1 - r) for r in ranks] for q in (tail, 1.0 - tail)]
+    values = np.asarray(percentile, dtype=np.float64)
+    low, high = (100.0 * np.interp(values / 100.0, grid, bound) for bound in bounds)  # NaN stays NaN
+    found = [bound.astype(np.float32) for bound in (np.minimum(low, values), np.maximum(high, values))]
+    if isinstance(percentile, xr.DataArray):
+        return tuple(percentile.copy(data=bound) for bound in found)
+    return tuple(found)
+
+
+def pentad_of(time: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(index 0..72 of the pentad whose middle is at or before each day, weight 0..0.8 of the next)."""
+    since = day_of_year(time) - 2  # the middle of the first pentad is 3 January
+    return (since // 5) % PENTADS, (since % 5) / 5.0
+
+
+def _prepare(theta, time, start_month) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(values float32 (time, cell), day of the year, year)."""
+    if isinstance(theta, xr.DataArray):
+        theta = theta.transpose("time", "cell").values
+    values = np.asarray(theta, dtype=np.float32)
+    if values.ndim != 2 or values.shape[0] != len(time):
+        raise VariableError("soil moisture", expected=f"(time {len(time)}, cell)", found=f"shape {values.shape}")
+    return values, day_of_year(time), year_of(time, start_month)
+
+
+def _keep(mask: np.ndarray, *arrays: np.ndarray) -> tuple[np.ndarray, ...]:
+    return tuple(np.asarray(array)[mask] for array in arrays)
+
+
+def _by_day(days: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(rows sorted by day of the year, where each of the 365 days starts in them, and the end)."""
+    order = np.argsort(days, kind="stable")
+    return order, np.searchsorted(days[order], np.arange(366))
+
+
+def _reference(time: np.ndarray, years: np.ndarray, start_month: int) -> dict:
+    days = np.asarray(time, dtype="datetime64[D]")
+    number = len(np.unique(years))
+    return {
+        "reference_start": str(days.min()),
+        "reference_end": str(days.max()),
+        "reference_years": number,
+        "reference_values": number * (2 * HALF_WINDOW + 1),
+        "start_month": start_month,
+    }
+
+
+def _labelled(ranks: np.ndarray, theta, times: np.ndarray) -> xr.DataArray:
+    place = {name: theta[name] for name in ("lat", "lon") if isinstance(theta, xr.DataArray) and name in theta.coords}
+    variable = VARIABLES["soil_moisture_percentile"]
+    return xr.DataArray(ranks, {"time": times, **place}, ("time", "cell"), variable.name, variable.attrs)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _knots(series, order, start, probs):
+    """Quantiles (pentad, probability, cell) of series (cell, time); order and start list the rows of each day."""
+    cells = series.shape[0]
+    knots = np.full((PENTADS, probs.size, cells), np.nan, dtype=np.float32)
+    sample = np.empty(order.size, dtype=np.float32)
+    for cell in range(cells):
+        values = series[cell]
+        for pentad in range(PENTADS):
+            m = 0
+            for away in range(-HALF_WINDOW, HALF_WINDOW + 1):
+                day = (5 * pentad + 2 + away) % 365
+                for r in range(start[day], start[day + 1]):
+                    value = values[order[r]]
+                    if value == value:
+                        sample[m] = value
+                        m += 1
+            if m == 0:
+                continue
+            ranked = np.sort(sample[:m])
+            for p in range(probs.size):
+                rank = min(max(probs[p] * (m + 1), 1.0), float(m)) - 1.0
+                below = min(int(rank), m - 1)
+                above = min(below + 1, m - 1)
+                low, high = float(ranked[below]), float(ranked[above])
+                knots[pentad, p, cell] = low + (rank - below) * (high - low)
+    return knots
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _rank(values, a, b, weight, positions, ranks):
+    """Position of values (cell) among the knots a + weight (b − a), (probability, cell) each; fills ranks (cell)."""
+    last = positions.size - 1
+    for cell in range(values.size):
+        x = values[cell]
+        ranks[cell] = np.nan
+        first = a[0, cell] + weight * (b[0, cell] - a[0, cell])
+        if not (x == x and first == first):
+            continue
+        below, through = 0, 0  # how many knots are below x, and how many at or below it
+        for p in range(last + 1):
+            knot = a[p, cell] + weight * (b[p, cell] - a[p, cell])
+            below += knot < x
+            through += knot <= x
+        if through > below:
+            ranks[cell] = 0.5 * (positions[below] + positions[through - 1])
+        elif below == 0:
+            ranks[cell] = positions[0]
+        elif below > last:
+            ranks[cell] = positions[last]
+        else:
+            under = a[below - 1, cell] + weight * (b[below - 1, cell] - a[below - 1, cell])
+            over = a[below, cell] + weight * (b[below, cell] - a[below, cell])
+            part = (x - under) / (over - under)
+            ranks[cell] = positions[below - 1] + part * (positions[below] - positions[below - 1])
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _rank_others(values, days, years, order, start, ranks):
+    """Position of every value among those of other years at the same time of the year, %; fills ranks (time, cell)."""
+    cells = values.shape[1]
+    less, equal, known = np.empty(cells, np.int64), np.empty(cells, np.int64), np.empty(cells, np.int64)
+    for row in range(values.shape[0]):
+        less[:], equal[:], known[:] = 0, 0, 0
+        for away in range(-HALF_WINDOW, HALF_WINDOW + 1):
+            day = (days[row] + away) % 365
+            for r in range(start[day], start[day + 1]):
+                other = order[r]
+                if years[other] == years[row]:
+                    continue
+                for cell in range(cells):
+                    x = values[other, cell]
+                    less[cell] += x < values[row, cell]
+                    equal[cell] += x == values[row, cell]
+                    known[cell] += x == x
+        for cell in range(cells):
+            m = float(known[cell])
+            if m > 0.0 and values[row, cell] == values[row, cell]:
+                position = less[cell] + 0.5 * equal[cell] + 0.5
+                ranks[row, cell] = 100.0 * min(max(position, 1.0), m) / (m + 1.0)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _beta_quantile(q, a, b):
+    """x with I_x(a, b) = q, by bisection."""
+    low, high = 0.0, 1.0
+    for _ in range(50):
+        x = 0.5 * (low + high)
+        if _beta_cdf(x, a, b) < q:
+            low = x
+        else:
+            high = x
+    return 0.5 * (low + high)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _beta_cdf(x, a, b):
+    """Regularised incomplete beta function I_x(a, b), by its continued fraction (DLMF 8.17.22) and Lentz's method."""
+    mirrored = x > (a + 1.0) / (a + b + 2.0)  # where 1 − I_{1−x}(b, a) converges faster
+    if mirrored:
+        x, a, b = 1.0 - x, b, a
+    if x <= 0.0:
+        return 1.0 if mirrored else 0.0
+    front = exp(lgamma(a + b) - lgamma(a) - lgamma(b) + a * log(x) + b * log1p(-x)) / a
+    c, d = 1.0, 1.0 / (1.0 - (a + b) * x / (a + 1.0))
+    fraction = d
+    for m in range(1, 300):
+        even = m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m))
+        d, c = 1.0 / (1.0 + even * d), 1.0 + even / c
+        fraction *= c * d
+        odd = -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1))
+        d, c = 1.0 / (1.0 + odd * d), 1.0 + odd / c
+        fraction *= c * d
+        if abs(c * d - 1.0) < 1e-13:
+            break
+    return 1.0 - front * fraction if mirrored else front * fraction

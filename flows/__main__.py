@@ -76,7 +76,9 @@ def up(
         telemetry.set_up(settings)
         if not place.simulated and not source:
             raise SettingsError(f"region {place.name}", expected="at least one --source", found="none")
-        typer.echo(f"Drought twin · {place.title}" + (" · simulated data, for demonstration" if place.simulated else ""))
+        typer.echo(
+            f"Drought twin · {place.title}" + (" · simulated data, for demonstration" if place.simulated else "")
+        )
         processes, links = embedded.plan(settings, place, source)
         raise typer.Exit(embedded.supervise(processes, links, lambda: _prepare(settings, place)))
 
@@ -151,7 +153,12 @@ def status(as_json: OutputJson = False) -> None:
                     "snapshot": view.snapshot,
                 }
             )
-        show(rows, list(rows[0]) if rows else [], as_json, "nothing here yet: `twin up`, or `twin run --region … --source …`")
+        show(
+            rows,
+            list(rows[0]) if rows else [],
+            as_json,
+            "nothing here yet: `twin up`, or `twin run --region … --source …`",
+        )
 
 
 def _share(release: dict[str, Any]) -> str:
@@ -202,7 +209,9 @@ def quarantine_retry(
 
 @app.command()
 def export(
-    target: Annotated[Path, typer.Argument(help="A .nc or .csv file to write, or a folder for a static STAC catalogue.")],
+    target: Annotated[
+        Path, typer.Argument(help="A .nc or .csv file to write, or a folder for a static STAC catalogue.")
+    ],
     region_name: RegionName = "demo",
     first: Annotated[str, typer.Option(help="First day, YYYY-MM-DD.")] = "",
     last: Annotated[str, typer.Option(help="Last day, YYYY-MM-DD.")] = "",

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
+from flows.watch import look
 from infra import telemetry, verbs
 from infra.settings import Region, Settings
 from infra.verbs import Tally
@@ -24,7 +25,7 @@ def catch_up(settings: Settings, place: Region, sources: Sequence[str], once: bo
         watchers = [Watcher(source) for source in sources]
         while True:
             with _timed(tally, "watch"):
-                found = [arrival for watcher in watchers for arrival in watcher.poll(verbs.now())]
+                found = [arrival for watcher in watchers for arrival in look(watcher)]
             tally.seen += len(found)
             advance(services, place, found, settings.watch.batch, tally)
             if once:
@@ -69,7 +70,9 @@ def retry(settings: Settings, place: Region, keys: Sequence[str]) -> dict[str, A
         aside = {key: record for key, record in ledger.items() if record["status"] == "quarantined"}
         unknown = [key for key in keys if key not in aside]
         if unknown:
-            raise SettingsError("quarantine", expected="keys that `twin quarantine list` shows", found=", ".join(unknown))
+            raise SettingsError(
+                "quarantine", expected="keys that `twin quarantine list` shows", found=", ".join(unknown)
+            )
         chosen = [aside[key] for key in (keys or aside)]
         tally = Tally(seen=len(chosen))
         if chosen:

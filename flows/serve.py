@@ -78,7 +78,9 @@ def reconcile(client: SyncPrefectClient, region_name: str) -> int:
         )
     )
     for run in dead:
-        again = AwaitingRetry() if run.run_count < RUN_TRIES else Crashed(message=f"its process died {run.run_count} times")
+        again = (
+            AwaitingRetry() if run.run_count < RUN_TRIES else Crashed(message=f"its process died {run.run_count} times")
+        )
         client.set_flow_run_state(run.id, again, force=True)
         log.info("%s: left behind by a process that is gone, now %s", run.name, again.name)
     return len(dead)
@@ -149,7 +151,9 @@ def main() -> None:
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    ringer = threading.Thread(target=doorbell, args=(place, options.source, settings, stop), name="doorbell", daemon=True)
+    ringer = threading.Thread(
+        target=doorbell, args=(place, options.source, settings, stop), name="doorbell", daemon=True
+    )
     # A run lives and dies with this process, so its heartbeat would tell nothing, and ending it costs a second a run.
     with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}), get_client(sync_client=True) as client:
         reconcile(client, place.name)

@@ -127,15 +127,29 @@ def plan(settings: Settings, place: Region, sources: Sequence[str]) -> tuple[lis
         "TWIN_REGION": place.name,
         "PYTHONUNBUFFERED": "1",
     }
-    reading = {name: value for name, value in common.items() if name != "TWIN_CATALOG__TOKEN"}  # the portal cannot write
+    reading = {
+        name: value for name, value in common.items() if name != "TWIN_CATALOG__TOKEN"
+    }  # the portal cannot write
     run = [sys.executable, "-m"]
 
     def process(name: str, *command: str, ready: str = "", environment: Mapping[str, str] = common) -> Process:
         return Process(name, [*run, *command], environment, ready, home / "logs" / f"{name}.log")
 
     processes = [
-        process("prefect", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(ports["prefect"]), ready=f"{at['prefect']}/api/health"),
-        process("portal", "ui", "--port", str(ports["portal"]), ready=f"{at['portal']}/_stcore/health", environment=reading),
+        process(
+            "prefect",
+            "prefect",
+            "server",
+            "start",
+            "--host",
+            "127.0.0.1",
+            "--port",
+            str(ports["prefect"]),
+            ready=f"{at['prefect']}/api/health",
+        ),
+        process(
+            "portal", "ui", "--port", str(ports["portal"]), ready=f"{at['portal']}/_stcore/health", environment=reading
+        ),
     ]
     if not external:
         serve_catalog = ("stac.server", "--path", str(home / "catalog.sqlite"), "--port", str(ports["catalog"]))
@@ -143,7 +157,15 @@ def plan(settings: Settings, place: Region, sources: Sequence[str]) -> tuple[lis
     if place.simulated and not sources:
         folder = home / "provider"
         sources = [str(folder / "catalog.json")]
-        provide = ("infra.provider", "--folder", str(folder), "--region", place.name, "--interval", str(settings.demo.interval))
+        provide = (
+            "infra.provider",
+            "--folder",
+            str(folder),
+            "--region",
+            place.name,
+            "--interval",
+            str(settings.demo.interval),
+        )
         processes.append(process("provider", *provide))
     watched = [word for source in sources for word in ("--source", source)]
     processes.append(process("flows", "flows.serve", "--region", place.name, *watched))

@@ -56,8 +56,14 @@ def update(region_name: str, arrivals: list[dict[str, Any]], label: str = "") ->
     }
     log.info("%s: %s", region_name, ", ".join(f"{count} {name}" for name, count in done.items()))
     if snapshot:
-        create_table_artifact([{"what": name, "count": str(count)} for name, count in done.items()], key=f"{region_name}-update")
+        create_table_artifact(
+            [{"what": name, "count": str(count)} for name, count in done.items()], key=f"{region_name}-update"
+        )
         picture = quicklook.drought_png(services.store.at(snapshot), region_name)
         if picture:
-            create_image_artifact(f"data:image/png;base64,{picture}", key=f"{region_name}-drought-map", description=f"Drought classes, {region_name}")
+            create_image_artifact(
+                f"data:image/png;base64,{picture}",
+                key=f"{region_name}-drought-map",
+                description=f"Drought classes, {region_name}",
+            )
     return done

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from prefect import flow
@@ -20,8 +20,9 @@ from infra import verbs
 from infra.arrivals import Arrivals
 from infra.settings import Region, Settings, region
 from infra.wiring import Services, build, outbox
+from stac.catalog import Refused, Unreachable
 from stac.watch import Watcher
-from twin.errors import Rejected, Transient
+from twin.errors import Rejected, SettingsError, Transient
 
 log = logging.getLogger("twin.watch")
 ALONE_AFTER, ASIDE_AFTER = 2, 4  # failed runs after which an item travels alone, and is set aside
@@ -41,16 +42,24 @@ class Runs(Protocol):
 
 def poll(services: Services, place: Region, watchers: Iterable[Watcher], arrivals: Arrivals) -> int:
     """Ask every source what is new and remember it; how many items were not known yet."""
-    ledger = services.store.at().ledger(place.name)
-    new = 0
+    view, new = services.store.at(), 0
+    ledger = view.ledger(place.name) if place.name in view.regions() else {}
     for watcher in watchers:
         try:
-            found = [arrival for arrival in watcher.poll(verbs.now()) if arrival["key"] not in ledger]
-        except Transient as reason:
-            log.warning("source away, asked again at the next poll: %s", reason)
-            continue
-        new += arrivals.remember(place.name, found)
+            new += arrivals.remember(place.name, [a for a in look(watcher) if a["key"] not in ledger])
+        except (Transient, SettingsError) as reason:
+            log.warning("asked again at the next poll: %s", reason)
     return new
+
+
+def look(watcher: Watcher) -> Iterator[dict[str, Any]]:
+    """What a source has that this watcher has not seen; Transient while it is away, SettingsError where it refuses us."""
+    try:
+        yield from watcher.poll(verbs.now())
+    except Unreachable as err:
+        raise Transient("source", expected="an answer", found=str(err), where=watcher.source) from err
+    except Refused as err:
+        raise SettingsError("source", expected="to be let in", found=str(err), where=watcher.source) from err
 
 
 def dispatch(services: Services, place: Region, arrivals: Arrivals, runs: Runs, limit: int) -> str | None:

@@ -19,12 +19,37 @@ def examine() -> list[dict[str, Any]]:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     return [
-        _row("Python", "ok" if sys.version_info >= (3, 12) else "note", True, f"{sys.version.split()[0]}; 3.12 and newer get icechunk 2"),
+        _row(
+            "Python",
+            "ok" if sys.version_info >= (3, 12) else "note",
+            True,
+            f"{sys.version.split()[0]}; 3.12 and newer get icechunk 2",
+        ),
         _row("writable home", "ok" if os.access(_existing(home), os.W_OK) else "missing", True, f"{home} (TWIN_HOME)"),
-        _row("disk", "ok" if free > 2 else "missing", True, f"{free:.0f} GiB free; 2 GiB are enough for the simulated region"),
-        _row("memory", "ok" if memory > 3 else "note", False, f"{memory:.0f} GiB; 4 GiB run the simulated region in comfort"),
-        _row("loopback ports", "ok" if _can_listen() else "missing", True, "the embedded services listen on 127.0.0.1 only"),
-        _row("Chromium", "ok" if chromium else "note", False, f"{chromium or 'not found'}; only the browser tests and benchmarks use it"),
+        _row(
+            "disk",
+            "ok" if free > 2 else "missing",
+            True,
+            f"{free:.0f} GiB free; 2 GiB are enough for the simulated region",
+        ),
+        _row(
+            "memory",
+            "ok" if memory > 3 else "note",
+            False,
+            f"{memory:.0f} GiB; 4 GiB run the simulated region in comfort",
+        ),
+        _row(
+            "loopback ports",
+            "ok" if _can_listen() else "missing",
+            True,
+            "the embedded services listen on 127.0.0.1 only",
+        ),
+        _row(
+            "Chromium",
+            "ok" if chromium else "note",
+            False,
+            f"{chromium or 'not found'}; only the browser tests and benchmarks use it",
+        ),
     ]
 
 

@@ -38,7 +38,9 @@ def drought(view, region: str, first: str | None, last: str | None) -> xr.Datase
     """The drought arrays of a period with their cells, CF attributes on every variable and the snapshot they come from."""
     data = view.dataset(region, "drought").sel(time=slice(first, last))
     if data.sizes["time"] == 0:
-        raise SettingsError("export period", expected="days that have data", found=f"{first or 'start'} to {last or 'end'}")
+        raise SettingsError(
+            "export period", expected="days that have data", found=f"{first or 'start'} to {last or 'end'}"
+        )
     cells = view.dataset(region, "grid")[["lat", "lon"]].load()
     data = data.load().assign_coords(lat=cells["lat"], lon=cells["lon"])
     for name in data.data_vars:

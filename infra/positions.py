@@ -1,38 +1,36 @@
-"""How far each projection of the journal has come; losing the file only means that everything is offered again."""
+"""How far each projection of the journal has come; losing the files only means that everything is offered again."""
 
 from __future__ import annotations
 
-import json
 import os
+import threading
 from pathlib import Path
+from urllib.parse import quote
 
 
 class Positions:
-    """The last journal entry published or announced, by target and region, in one small file replaced atomically."""
+    """The last journal entry published or announced: one tiny file per target, projection and region, replaced atomically."""
 
-    def __init__(self, path: Path, target: str = "embedded") -> None:
-        self.path, self.target = Path(path), target
+    def __init__(self, folder: Path, target: str = "embedded") -> None:
+        self.folder, self.target = Path(folder), target
 
     def get(self, projection: str, region: str) -> int:
-        """The sequence of the last entry done; -1 before the first."""
-        return int(self._read().get(self._name(projection, region), -1))
+        """The sequence of the last entry done; -1 before the first, or where the file is no number."""
+        try:
+            return int(self._file(projection, region).read_text())
+        except (FileNotFoundError, ValueError):
+            return -1
 
     def set(self, projection: str, region: str, seq: int) -> None:
         """Entry `seq` is done."""
-        known = {**self._read(), self._name(projection, region): seq}
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        fresh = self.path.with_name(f"{self.path.name}.{os.getpid()}")
+        target = self._file(projection, region)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        fresh = target.with_name(f"{target.name}.{os.getpid()}-{threading.get_ident()}")
         with fresh.open("w") as file:
-            file.write(json.dumps(known, sort_keys=True, indent=1))
+            file.write(str(seq))
             file.flush()
             os.fsync(file.fileno())
-        fresh.replace(self.path)
+        fresh.replace(target)
 
-    def _name(self, projection: str, region: str) -> str:
-        return f"{self.target}/{projection}/{region}"
-
-    def _read(self) -> dict[str, int]:
-        try:
-            return json.loads(self.path.read_text())
-        except (FileNotFoundError, ValueError):
-            return {}
+    def _file(self, projection: str, region: str) -> Path:
+        return self.folder / quote(f"{self.target} {projection} {region}", safe=" ")

@@ -81,11 +81,13 @@ class Provider:
         return pd.Timestamp(self.now().date()) - ONE_DAY
 
     # --- what is published ------------------------------------------------------------------------------------------
-    def backfill(self) -> int:
+    def backfill(self, stopped: Callable[[], bool] = lambda: False) -> int:
         """Publish the weather before the first live day, month by month; how many items were new."""
         days = pd.date_range(self.next_day, min(self.first - ONE_DAY, self.yesterday))
         months = [part for _, part in pd.Series(days, index=days).groupby(days.to_period("M"))]
-        for month in months:
+        for done, month in enumerate(months):
+            if stopped():
+                return done
             self._publish_weather(pd.DatetimeIndex(month))
         return len(months)
 
@@ -105,7 +107,7 @@ class Provider:
     def run(self, interval: float = 8.0, stop: threading.Event | None = None, speed: int = 1) -> None:
         """Publish `speed` days every `interval` seconds until `stop`; from yesterday on, one day each day."""
         stop = stop or threading.Event()
-        self.backfill()
+        self.backfill(stop.is_set)
         while not stop.is_set():
             began = time.monotonic()
             days = [self.publish_next(stop.is_set) for _ in range(speed) if not stop.is_set()]

@@ -145,7 +145,6 @@ class Region(BaseModel):
     start: date = Field(description="First day of the time axis.")
     reference_start: date = Field(description="First day of the reference period.")
     reference_end: date = Field(description="Last day of the reference period.")
-    year_start_month: int = Field(default=1, ge=1, le=12, description="Month in which the hydrological year begins.")
     soil: Literal["ancillary", "loam", "synthetic"] = Field(description="Where soil texture comes from.")
     soil_file: str = Field(default="", description="File beside the source's catalogue, for soil = ancillary.")
     products: tuple[str, ...] = Field(description="Products the region takes.")

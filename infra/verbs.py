@@ -96,7 +96,9 @@ def prepare(services: Services, region: Region, arrivals: Sequence[Mapping[str, 
         quantiles, first_state = reference
         draft.put(region.name, "climatology", quantiles)
         draft.save_restart(region.name, region.start, first_state)
-    prepared = fact(REGION_PREPARED, region.name, region.name, {"cells": cells.sizes["cell"], "simulated": region.simulated})
+    prepared = fact(
+        REGION_PREPARED, region.name, region.name, {"cells": cells.sizes["cell"], "simulated": region.simulated}
+    )
     _append(draft, region, events=[prepared])
     try:
         draft.commit(f"prepare {region.name}")
@@ -128,10 +130,14 @@ def ingest(
         except Transient as reason:
             waiting.append({**arrival, "reason": str(reason)})
     granules.sort(key=lambda granule: _rank(granule.arrival))
-    return Batch(tuple(granules), tuple(refused), tuple(waiting), known=len(ledger.keys() & {a["key"] for a in arrivals}))
+    return Batch(
+        tuple(granules), tuple(refused), tuple(waiting), known=len(ledger.keys() & {a["key"] for a in arrivals})
+    )
 
 
-def set_aside(services: Services, region: Region, arrivals: Iterable[Mapping[str, Any]], reason: Rejected) -> str | None:
+def set_aside(
+    services: Services, region: Region, arrivals: Iterable[Mapping[str, Any]], reason: Rejected
+) -> str | None:
     """Quarantine arrivals that cannot even be tried, such as ones that keep killing their run."""
     ledger = services.store.at().ledger(region.name)
     refused = tuple(_refusal(dict(arrival), reason) for arrival in arrivals if arrival["key"] not in ledger)
@@ -197,7 +203,12 @@ def _carry(
 
 
 def _initial_state(
-    draft: Draft, region: Region, parameters: xr.Dataset, origin: pd.Timestamp, frontier: pd.Timestamp, services: Services
+    draft: Draft,
+    region: Region,
+    parameters: xr.Dataset,
+    origin: pd.Timestamp,
+    frontier: pd.Timestamp,
+    services: Services,
 ) -> xr.Dataset:
     """The state at the region's first day: in equilibrium with its first year of forcing once that year is complete."""
     if frontier < origin + SPIN_UP - DAY:
@@ -208,7 +219,9 @@ def _initial_state(
 
 def _drivers(draft: View, region: Region, first: pd.Timestamp, last: pd.Timestamp) -> xr.Dataset:
     """The stored forcing of some days as the model takes it: complete, each gap filled from the nearest cell that has data."""
-    return forcing.fill_nearest(draft.dataset(region.name, "forcing")[list(REQUIRED)].sel(time=slice(first, last)).load())
+    return forcing.fill_nearest(
+        draft.dataset(region.name, "forcing")[list(REQUIRED)].sel(time=slice(first, last)).load()
+    )
 
 
 def _frontier(view: View, region: Region, granules: Iterable[reading.Granule]) -> pd.Timestamp | None:
@@ -320,14 +333,18 @@ def _still_new(ledger: Mapping[str, Any], batch: Batch) -> Batch:
     return Batch(granules, tuple(r for r in batch.refused if r["key"] not in ledger), batch.waiting, batch.known)
 
 
-def _entry(draft: Draft, region: Region, batch: Batch, change: Change, summary: dict[str, Any] | None) -> dict[str, Any]:
+def _entry(
+    draft: Draft, region: Region, batch: Batch, change: Change, summary: dict[str, Any] | None
+) -> dict[str, Any]:
     """The journal entry of one update: what it consumed, what it set aside, and the facts to announce."""
     consumed = [_record(granule) for granule in batch.granules]
     sequence = draft.next_seq(region.name)
     about = {"region": region.name, "sequence": sequence, "simulated": region.simulated}
     keys = {"consumed": [r["key"] for r in consumed], "quarantined": [r["key"] for r in batch.refused]}
     facts = [
-        fact(ITEM_QUARANTINED, region.name, r["id"], {**about, "key": r["key"], "kind": r["kind"], "reason": r["reason"]})
+        fact(
+            ITEM_QUARANTINED, region.name, r["id"], {**about, "key": r["key"], "kind": r["kind"], "reason": r["reason"]}
+        )
         for r in batch.refused
     ]
     if summary is not None:
@@ -402,14 +419,18 @@ def release_of(services: Services, region: Region, entry: Mapping[str, Any]) -> 
         "layers": list(LAYERS),
         "sources": [{"key": r["key"], "id": r["id"], "href": _absolute(r["href"])} for r in entry["consumed"]],
         "model": f"{services.model.name} {services.model.version}",
-        "variables": {row.name: {**row.attrs, "dims": row.dims} for row in (*with_role("drought"), *with_role("state"))},
+        "variables": {
+            row.name: {**row.attrs, "dims": row.dims} for row in (*with_role("drought"), *with_role("state"))
+        },
     }
 
 
 def _event(services: Services, region: Region, entry: Mapping[str, Any], body: Mapping[str, Any]) -> Event:
     data = {**body["data"], "snapshot": services.store.snapshot_of(region.name, entry["seq"])}
     if body["type"] == DROUGHT_UPDATED:
-        data["item"] = items.drought_href(services.catalog.url, region.name, entry["seq"], entry["release"]["valid_day"])
+        data["item"] = items.drought_href(
+            services.catalog.url, region.name, entry["seq"], entry["release"]["valid_day"]
+        )
         data["latency"] = {**data["latency"], "analysed": entry["time"], "announced": _stamp(now())}
     source = f"/regions/{region.name}"
     return Event(body["id"], body["type"], source, body["subject"], entry["time"], data, key=region.name)
@@ -426,7 +447,11 @@ def _uncontested(granule: reading.Granule, ledger: Mapping[str, Mapping[str, Any
     days = pd.DatetimeIndex(granule.data.time.values)
     free = np.ones(days.size, bool)
     for record in ledger.values():
-        if record.get("product") == granule.product and record["status"] == "consumed" and _rank(record) > _rank(granule.arrival):
+        if (
+            record.get("product") == granule.product
+            and record["status"] == "consumed"
+            and _rank(record) > _rank(granule.arrival)
+        ):
             for first, last in record["spans"]:
                 free &= (days < pd.Timestamp(first)) | (days > pd.Timestamp(last))
     return days.values[free]
@@ -449,7 +474,14 @@ def _record(granule: reading.Granule) -> dict[str, Any]:
     arrival = granule.arrival
     checksums = {name: asset.get("checksum", "") for name, asset in arrival["assets"].items()}
     kept = {name: arrival[name] for name in _KEPT}
-    return {**kept, "product": granule.product, "kind": granule.kind, "spans": _spans(granule), "checksums": checksums, "notes": granule.notes}
+    return {
+        **kept,
+        "product": granule.product,
+        "kind": granule.kind,
+        "spans": _spans(granule),
+        "checksums": checksums,
+        "notes": granule.notes,
+    }
 
 
 def _refusal(arrival: Mapping[str, Any], reason: Rejected) -> dict[str, Any]:

@@ -60,7 +60,7 @@ def build(settings: Settings) -> Services:
         model=_of_kind("MODEL", settings.model.kind, MODELS)(settings),
         map=compute.mapper(settings),
         settings=settings,
-        positions=Positions(settings.home / "positions.json", _target(url, settings)),
+        positions=Positions(settings.home / "positions", _target(url, settings)),
     )
 
 

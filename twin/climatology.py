@@ -1,12 +1,15 @@
 """What is usual for the time of the year: quantiles of soil moisture, and where a value lies among them.
 
-The year has 365 days (29 February counts as 28 February, in pentad 12) in 73 pentads of five. The reference of a pentad
-holds all values within 15 days of its middle, of all reference years. Its quantiles are kept at a few probabilities
-(knots) with Weibull's plotting positions: the i-th smallest of m values has probability i/(m + 1). Between two pentads
-the knots are interpolated, because a value that stays the same must not change its class where a pentad ends.
+The year has 365 days (29 February counts as 28 February) in 73 pentads of five. The reference of a pentad holds all values
+within 15 days of its middle, of all reference years. Its quantiles are kept at a few probabilities (knots) with Weibull's
+plotting positions: the i-th smallest of m values has probability i/(m + 1). Between two pentads the knots are interpolated,
+because a value that stays the same must not change its class overnight where the calendar turns a page.
 
-A percentile resolves to 1/(m + 1), but the values of one season are hardly independent: how well it is known depends on
-the number of years (`interval`).
+The values of one season are hardly independent, so a percentile resolves to years, not to values: with a share F of the
+values of n other years below it, a value is taken as one of n + 1 exchangeable years, at Hazen's position
+(F n + 1/2)/(n + 1). The lowest of two other years is therefore at 17 %, never in an exceptional drought; the 2nd percentile
+takes 24 years. How well a percentile is known is `interval`'s to say.
+Refs: Hazen (1914), Trans. ASCE 77, 1539; Cunnane (1978), J. Hydrol. 37, 205.
 """
 
 from __future__ import annotations
@@ -97,7 +100,7 @@ def percentile(theta: xr.DataArray | np.ndarray, time: np.ndarray, reference: xr
 
     theta   (time, cell) or (cell) with one time; NaN gives NaN, as does a cell without reference
     Monotone in theta. Equal knots (a soil that is always at its driest, say) give the middle of their probabilities.
-    Outside the reference 100/(m + 1) or 100 m/(m + 1) with m its number of values.
+    Below all of n reference years 50/(n + 1), above all of them 100 less that.
     """
     values = np.atleast_2d(np.asarray(theta, dtype=np.float32))
     times = np.atleast_1d(np.asarray(time, dtype="datetime64[ns]"))
@@ -105,8 +108,7 @@ def percentile(theta: xr.DataArray | np.ndarray, time: np.ndarray, reference: xr
     if values.shape != (times.size, knots.shape[2]):
         expected = f"(time {times.size}, cell {knots.shape[2]})"
         raise VariableError("soil moisture", expected=expected, found=f"shape {values.shape}")
-    m = float(reference.attrs["reference_values"])
-    positions = np.clip(reference["probability"].values, 1.0 / (m + 1.0), m / (m + 1.0))
+    positions = hazen(reference["probability"].values, int(reference.attrs["reference_years"]))
     before, weight = pentad_of(times)
     ranks = np.empty(values.shape, dtype=np.float32)
     for row in range(times.size):
@@ -115,24 +117,28 @@ def percentile(theta: xr.DataArray | np.ndarray, time: np.ndarray, reference: xr
     return _labelled(ranks, theta, times)
 
 
-def percentile_leave_one_out(
-    theta: xr.DataArray | np.ndarray, time: np.ndarray, start_month: int = 1
-) -> tuple[xr.DataArray, int]:
+def percentile_leave_one_out(theta: xr.DataArray | np.ndarray, time: np.ndarray) -> tuple[xr.DataArray, int]:
     """(percentile of each value among the other years, how many years those are): for records too short to be split.
 
-    Each year (starting with `start_month`) is scored against all values of the other years within 15 days of the
-    same time of year; a value with l smaller and e equal ones among m has position (l + e/2 + 1/2)/(m + 1), held
-    within 1/(m + 1) and m/(m + 1). NaN where there is no other value.
-    Raises TimeError with fewer than two years.
+    Each value is ranked among all values within 15 days of the same time of year, those of its own season (less than half
+    a year away) left out; its share counts equal values half. NaN where there is no other value.
+    Raises TimeError with a record of less than two years.
     """
-    values, days, years = _prepare(theta, time, start_month)
-    number = len(np.unique(years))
+    values, days, _ = _prepare(theta, time, 1)
+    moments = np.asarray(time, dtype="datetime64[D]").astype(np.int64)
+    number = round((moments.max() - moments.min() + 1) / 365.25) if len(moments) else 0
     if number < 2:
         raise TimeError("reference years", expected="two or more", found=number)
     order, start = _by_day(days)
-    ranks = np.full(values.shape, np.nan, dtype=np.float32)
-    _rank_others(values, days, years, order, start, ranks)
+    share = np.full(values.shape, np.nan, dtype=np.float32)
+    _rank_others(values, days, moments, order, start, share)
+    ranks = (100.0 * hazen(share, number - 1)).astype(np.float32)
     return _labelled(ranks, theta, np.asarray(time, dtype="datetime64[ns]")), number - 1
+
+
+def hazen(share: np.ndarray, n_years: int) -> np.ndarray:
+    """Position, 0..1, of a value that a `share` of n other years' values lies below."""
+    return (share * n_years + 0.5) / (n_years + 1.0)
 
 
 def interval(percentile: xr.DataArray | np.ndarray, n_years: int, level: float = 0.9) -> tuple:
@@ -258,8 +264,8 @@ def _rank(values, a, b, weight, positions, ranks):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _rank_others(values, days, years, order, start, ranks):
-    """Position of every value among those of other years at the same time of the year, %; fills ranks (time, cell)."""
+def _rank_others(values, days, moments, order, start, share):
+    """Share of the values of other seasons at the same time of the year that each value exceeds; fills share (time, cell)."""
     cells = values.shape[1]
     less, equal, known = np.empty(cells, np.int64), np.empty(cells, np.int64), np.empty(cells, np.int64)
     for row in range(values.shape[0]):
@@ -268,7 +274,7 @@ def _rank_others(values, days, years, order, start, ranks):
             day = (days[row] + away) % 365
             for r in range(start[day], start[day + 1]):
                 other = order[r]
-                if years[other] == years[row]:
+                if abs(moments[other] - moments[row]) < 183:
                     continue
                 for cell in range(cells):
                     x = values[other, cell]
@@ -276,13 +282,10 @@ def _rank_others(values, days, years, order, start, ranks):
                     equal[cell] += x == values[row, cell]
                     known[cell] += x == x
         for cell in range(cells):
-            m = float(known[cell])
-            if m > 0.0 and values[row, cell] == values[row, cell]:
-                position = less[cell] + 0.5 * equal[cell] + 0.5
-                ranks[row, cell] = 100.0 * min(max(position, 1.0), m) / (m + 1.0)
+            if known[cell] > 0 and values[row, cell] == values[row, cell]:
+                share[row, cell] = (less[cell] + 0.5 * equal[cell]) / known[cell]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
 def _beta_quantile(q, a, b):
     """x with I_x(a, b) = q, by bisection."""
     low, high = 0.0, 1.0

@@ -158,7 +158,8 @@ def fill_nearest(ds: xr.Dataset) -> xr.Dataset:
         raise RangeError("forcing", expected="at least one complete cell a day", found=f"none on {str(day)[:10]}")
     masks, which = np.unique(known, axis=0, return_inverse=True)
     source = np.stack([nearest_known(ds["lat"].values, ds["lon"].values, mask) for mask in masks])[which.ravel()]
-    return ds.map(lambda variable: variable.copy(data=np.take_along_axis(variable.values, source, axis=1)), keep_attrs=True)
+    filled = {name: np.take_along_axis(variable.values, source, axis=1) for name, variable in ds.items()}
+    return ds.map(lambda variable: variable.copy(data=filled[variable.name]), keep_attrs=True)
 
 
 def _steps_per_day(times: np.ndarray) -> int:

@@ -59,7 +59,7 @@ def from_texture(sand: ArrayLike, silt: ArrayLike, clay: ArrayLike, variant: str
 
     sand, silt, clay   fractions of the fine earth (cell); they may add up to anything from 0.9 to 1.1
     variant            a name in VARIANTS
-    returns            b, psi_s, K_s, theta_s, theta_c, theta_w, root_fraction and the constants of GRASS; the attributes
+    returns            b, psi_s, K_s, theta_s, theta_c, theta_w, root_fraction and the constants of GRASS; attributes
                        `clipped_b` and so on count the cells held at a bound of BOUNDS
     Raises RangeError for texture that is no fraction or missing, SettingsError for an unknown variant.
     """

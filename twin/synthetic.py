@@ -225,7 +225,7 @@ RELIEF = (  # m above the 250 m that stand for the lowlands
 FOREST = 1500.0  # mm a year above which the canopy hides the soil from the satellite
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Climate:
     """What is normal at each cell, and the waves that make its weather; made by `climate`, never changed.
 
@@ -290,7 +290,7 @@ def climate(grid: xr.Dataset, seed: int = SEED) -> Climate:
     arid = np.exp(-yearly / 200.0)
     warmth = 302.4 - 0.0135 * np.maximum(np.abs(lat) - 10.0, 0.0) ** 2 - 0.0062 * height + 3.0 * arid - 3.0 * damp
     warmth = warmth + np.clip(0.34 * lat, -9.0, 9.0) * (1.0 + 0.45 * arid) * course
-    humidity = 0.27 + 0.53 * damp + 0.06 * (np.abs(lat) > 30.0)
+    humidity = 0.27 + 0.53 * damp + 0.06 * np.clip((np.abs(lat) - 26.0) / 8.0, 0.0, 1.0)
     cloud = 0.15 + 0.5 * damp
     pressure = 101325.0 * (1.0 - 2.25577e-5 * height) ** 5.25588  # ICAO standard atmosphere
     wind = 2.2 + 1.8 * np.exp(-yearly / 400.0)
@@ -334,9 +334,10 @@ def saturation_vapour_pressure(temperature):
 
 @compiled
 def _weather(season, tables, static, tail, fields, errors):
-    """The seven forcing variables (7, day, cell) float32 from the climate, eight random fields and four error fields.
+    """The seven forcing variables (7, day, cell) float32 from the climate and eleven random fields.
 
-    fields  (8, day, cell): storm, shower, seasonal, lasting, warmth, dampness, wind, misplaced
+    fields  (11, day, cell): storm, shower, seasonal, lasting, warmth, dampness, wind; then those of the errors:
+            misplaced, bias, warmth, sunlight
     errors  size of: misplaced rain (share of the showers), log rain bias, K, relative sunlight; zeros for the truth
     """
     days, cells = season.size, static.shape[1]
@@ -479,7 +480,7 @@ def _places(climate: Climate) -> dict[str, tuple]:
 def soils(grid: xr.Dataset, seed: int = SEED, *, true: bool = False) -> xr.Dataset:
     """`grid` with sand, silt and clay (cell), fractions that sum to 1: the soil map, or with `true` the ground.
 
-    Deserts are sandy, damp tropics clayey; the map is wrong by about 7 % of sand and 5 % of clay.
+    Deserts are sandy, damp tropics clayey; the map is wrong by about 9 % of sand and 7 % of clay.
     """
     place = climate(grid, seed)
     fields = (_SAND, _CLAY, _SAND_ERROR, _CLAY_ERROR)

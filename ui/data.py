@@ -13,7 +13,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 import pandas as pd
@@ -71,6 +71,12 @@ class Source(Protocol):
         ...
 
 
+class Recent(Protocol):
+    """A bus that can be looked at without being a consumer: every server process must see every event."""
+
+    def latest(self, n: int) -> Sequence[Event]: ...
+
+
 class Served:
     """The Source on the real services."""
 
@@ -79,9 +85,10 @@ class Served:
 
         self._settings = settings
         self._services = wiring.build(settings.Settings())
+        self._bus = cast("Recent", self._services.bus)
 
     def announced(self, n: int) -> Sequence[Event]:
-        return self._services.bus.latest(n)
+        return self._bus.latest(n)
 
     def view(self, snapshot: str | None = None) -> View:
         return self._services.store.at(snapshot) if snapshot else self._services.store.at()
@@ -191,8 +198,8 @@ class Feed:
         with self._lock:
             if getattr(self._pulse, which) is None:
                 log.warning("%s: %s", which.removesuffix("_since"), problem)
-                away = {which: datetime.now(UTC), "version": self._pulse.version + 1}
-                self._pulse = replace(self._pulse, **away)
+                changed: dict[str, Any] = {which: datetime.now(UTC), "version": self._pulse.version + 1}
+                self._pulse = replace(self._pulse, **changed)
 
 
 @st.cache_resource(show_spinner=False)
@@ -337,15 +344,14 @@ class Place:
 def place(snapshot: str, region: str, cell: int) -> Place:
     """Everything about one cell at one snapshot."""
     view = source().view(snapshot)
-    drought = [
-        view.series(region, "drought", name, cell).load()
-        for name in ("root_zone_soil_moisture", "soil_moisture_percentile", "drought_class")
-    ]
+    moisture = view.series(region, "drought", "root_zone_soil_moisture", cell)
+    percentile = view.series(region, "drought", "soil_moisture_percentile", cell)
+    codes = view.series(region, "drought", "drought_class", cell)
     seen = {}
     for product in products(snapshot, region):
-        values = view.series(region, f"observations/{product}", "surface_soil_moisture", cell).load()
+        values = view.series(region, f"observations/{product}", "surface_soil_moisture", cell)
         seen[product] = values.dropna("time")
-    return Place(*drought, bands(view, region, cell, drought[0]["time"]), seen)
+    return Place(moisture, percentile, codes, bands(view, region, cell, moisture["time"]), seen)
 
 
 def bands(view: View, region: str, cell: int, time: xr.DataArray) -> xr.DataArray | None:

@@ -230,7 +230,7 @@ def series(
     *,
     theme: str = "light",
     height: int = 300,
-) -> alt.LayerChart:
+) -> alt.LayerChart | alt.FacetChart:
     """Soil moisture of one cell against its climatology.
 
     moisture      (time) m3 m-3

@@ -62,6 +62,7 @@ _MONTHS = (
 )  # fmt: skip
 _MONTHS_PLURAL = tuple(month[:-1] + "ies" if month.endswith("ry") else f"{month}s" for month in _MONTHS)
 ENOUGH_YEARS = 30  # a climatological normal, WMO-No. 1203
+PER_YEAR = 31  # values each reference year gives to a season: 15 days on either side, as in `twin.climatology`
 EXCEPTIONAL_YEARS = 49  # 1/(n + 1) reaches 2 %, the limit of D4
 
 
@@ -224,8 +225,8 @@ COUNTERS = ("items taken in", "items set aside", "releases", "cells", "since the
 def rank(percentile: float, when: date, years: int) -> str:
     """'Drier than 19 of 20 Novembers.', 'Near normal for November: drier than 12 of 20.'
 
-    percentile  of the day's soil moisture among the reference years, 0..100, plotting position r/(n + 1): the driest
-                ever, r = 1, is drier than all n
+    percentile  of the day's soil moisture among the values of the season in the reference years, 0..100; "all" is said
+                only when no value of any reference year lies beyond it
     when        its month names the season compared with
     years       n, how many reference years there are
     """
@@ -233,9 +234,13 @@ def rank(percentile: float, when: date, years: int) -> str:
         return "There is no value to compare here."
     month, months = _MONTHS[when.month - 1], _MONTHS_PLURAL[when.month - 1]
     side, beyond = ("drier", 100 - percentile) if percentile <= 50 else ("wetter", percentile)
-    count = min(years, max(0, math.floor(beyond / 100 * (years + 1) + 1e-4)))
+    count = min(years - 1, math.floor(beyond / 100 * years + 1e-4))
+    if (100 - beyond) / 100 * (PER_YEAR * years + 1) <= 1 + 1e-3:
+        count = years
     if 30 < percentile < 70:
         return f"Near normal for {month}: {side} than {count} of {years}."
+    if years == 1 and count == 0:
+        return f"{side.capitalize()} than most of the one {month} there is to compare with."
     if years == 1:
         return f"{side.capitalize()} than the one {month} there is to compare with."
     return f"{side.capitalize()} than {'all' if count == years else f'{count} of'} {years} {months}."
@@ -296,7 +301,7 @@ def certainty(low: float, high: float) -> str:
     """How well the percentile is known, from its 90 % interval; '' where it has none."""
     if not (math.isfinite(low) and math.isfinite(high)):
         return ""
-    return f"From so many years, the true percentile is between {low:.0f} and {high:.0f} (90 % sure)."
+    return f"The true percentile is between {low:.0f} and {high:.0f} (90\u202f% sure)."
 
 
 def band(low: int, high: int) -> str:

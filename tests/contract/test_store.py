@@ -122,6 +122,16 @@ def test_scattered_days_and_a_late_variable(store):
     assert (found[CLASS].sel(time="2020-11-11") == -128).all()
 
 
+def test_a_block_that_fills_leaves_nothing_behind(store):
+    """The days of a filled block move; those of the next one that nobody has written yet are missing."""
+    write(store, daily("2020-04-20", "2020-05-07"))  # the last day of the first block of 128
+    write(store, daily("2020-05-21"))
+    found = store.at().dataset("demo", "state")[SOIL]
+    written = np.isfinite(found).all(("layer", "cell")).values
+    assert list(np.flatnonzero(written)) == [*range(110, 128), 141]
+    np.testing.assert_array_equal(found.sel(time="2020-05-07"), daily("2020-05-07")[SOIL].isel(time=0))
+
+
 def test_static_groups_are_replaced_whole(store):
     draft = store.draft()
     levels = [0.1, 0.3, 0.5]

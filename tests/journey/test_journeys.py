@@ -88,8 +88,17 @@ def test_any_order_and_grouping_ends_in_the_same_bits(twin, arrivals, prepared_h
     order = random.Random(seed)
     shuffled = arrivals + order.sample(arrivals, 3)
     order.shuffle(shuffled)
-    other = build(Settings(home=prepared_home(tmp_path / "other"), catalog={"url": twin.catalog.url, "token": twin.settings.catalog.token}))
-    for batch in itertools.batched(shuffled, 3) if sys.version_info >= (3, 12) else [shuffled[i : i + 3] for i in range(0, len(shuffled), 3)]:
+    other = build(
+        Settings(
+            home=prepared_home(tmp_path / "other"),
+            catalog={"url": twin.catalog.url, "token": twin.settings.catalog.token},
+        )
+    )
+    for batch in (
+        itertools.batched(shuffled, 3)
+        if sys.version_info >= (3, 12)
+        else [shuffled[i : i + 3] for i in range(0, len(shuffled), 3)]
+    ):
         take(other, list(batch))
     assert other.store.at().digest("demo") == twin.store.at().digest("demo")
 
@@ -171,5 +180,10 @@ def run_python(program: str, stdin: str, environment: dict[str, str]) -> subproc
     import os
 
     return subprocess.run(
-        [sys.executable, "-c", program], input=stdin, env={**os.environ, **environment}, capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", program],
+        input=stdin,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
     )

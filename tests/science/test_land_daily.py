@@ -255,6 +255,11 @@ def test_wrong_units_variables_and_steps_are_refused():
         LandDaily().run(start, forcing.drop_vars("wind_speed"), soil)
     with pytest.raises(RangeError, match="expected 1 day, without gaps, found 172800 seconds"):
         LandDaily().run(start, forcing.isel(time=slice(None, None, 2)), soil)
+    elsewhere = {"lat": ("cell", np.arange(5.0)), "lon": ("cell", np.zeros(5))}
+    with pytest.raises(VariableError, match="expected the cells of the forcing, found other cells"):
+        LandDaily().run(
+            start.assign_coords(elsewhere), forcing.assign_coords(elsewhere).isel(cell=slice(None, None, -1)), soil
+        )
     with pytest.raises(VariableError, match="state"):
         LandDaily().run(start.isel(cell=slice(3)), forcing, soil)
     broken = soil.copy(deep=True)

@@ -209,7 +209,7 @@ def test_temperatures_are_african(decade):
 
 
 def test_wet_days_are_dark_damp_and_cool(decade):
-    """At most places, days with more than 5 mm against those without; and the sky is never brighter than a black body."""
+    """At most places, days with more than 5 mm against those without; and no sky is brighter than a black body."""
     rain = decade[RAIN].values * 86400.0
     rainy = np.flatnonzero((rain > 5.0).mean(axis=0) > 0.1)
     wet = rain[:, rainy] > 5.0

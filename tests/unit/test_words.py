@@ -6,6 +6,7 @@ from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
+from twin import climatology
 from twin.indices import classes
 from ui import words
 
@@ -17,21 +18,27 @@ NAN = float("nan")
     ("percentile", "years", "sentence"),
     [
         (5.0, 20, "Drier than 19 of 20 Novembers."),
-        # Weibull's plotting position r/(n + 1): the r-th driest of n is drier than n + 1 - r of them
-        (100 / 21, 20, "Drier than all 20 Novembers."),
-        (200 / 21, 20, "Drier than 19 of 20 Novembers."),
-        (0.2, 30, "Drier than all 30 Novembers."),
-        (97.0, 20, "Wetter than all 20 Novembers."),
+        (2.0, 30, "Drier than 29 of 30 Novembers."),
+        # "all" only beyond every value of the season: Weibull's position 1/(m + 1) with m = 31 values a year
+        (100 / (31 * 30 + 1), 30, "Drier than all 30 Novembers."),
+        (200 / (31 * 30 + 1), 30, "Drier than 29 of 30 Novembers."),
+        (100 - 100 / (31 * 20 + 1), 20, "Wetter than all 20 Novembers."),
+        (97.0, 20, "Wetter than 19 of 20 Novembers."),
         (90.0, 20, "Wetter than 18 of 20 Novembers."),
         (48.0, 20, "Near normal for November: drier than 10 of 20."),
         (52.0, 20, "Near normal for November: wetter than 10 of 20."),
-        (25.0, 1, "Drier than the one November there is to compare with."),
+        (25.0, 1, "Drier than most of the one November there is to compare with."),
+        (100 / 32, 1, "Drier than the one November there is to compare with."),
         (NAN, 20, "There is no value to compare here."),
         (5.0, 0, "There is no value to compare here."),
     ],
 )
 def test_rank(percentile, years, sentence):
     assert words.rank(percentile, NOVEMBER, years) == sentence
+
+
+def test_a_season_is_as_long_as_the_climatology_says():
+    assert words.PER_YEAR == 2 * climatology.HALF_WINDOW + 1
 
 
 def test_rank_never_claims_more_years_than_there_are():
@@ -95,7 +102,7 @@ def test_trend():
 
 
 def test_certainty_is_silent_without_an_interval():
-    assert words.certainty(0.6, 12.6) == "From so many years, the true percentile is between 1 and 13 (90 % sure)."
+    assert words.certainty(0.6, 12.6) == "The true percentile is between 1 and 13 (90\u202f% sure)."
     assert words.certainty(NAN, NAN) == ""
 
 

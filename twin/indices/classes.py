@@ -17,7 +17,11 @@ MISSING = -128
 DRY = (30.0, 20.0, 10.0, 5.0, 2.0)  # D0..D4: at or below, %
 WET = (70.0, 80.0, 90.0, 95.0, 98.0)  # W0..W4: at or above, %
 CODES = tuple(range(-5, 6))
-NAMES = {**{f"D{k}": k + 1 for k in reversed(range(5))}, "none": 0, **{f"W{k}": -k - 1 for k in range(5)}}  # worst first
+NAMES = {
+    **{f"D{k}": k + 1 for k in reversed(range(5))},
+    "none": 0,
+    **{f"W{k}": -k - 1 for k in range(5)},
+}  # worst first
 
 
 def drought_class(percentile: Any) -> Any:

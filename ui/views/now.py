@@ -119,7 +119,7 @@ def _release(pulse: data.Pulse, release: data.Release) -> None:
         component.drought_map(packed, _choose_cell)
         _slider(first, min(last, release.valid_day), day)
     with right:
-        if cell is None:
+        if cell is None or chosen is None:
             st.html(markup.section(words.INVITATION_TITLE) + markup.paragraphs(words.INVITATION))
             _how(release)
         else:

@@ -514,7 +514,8 @@ def soil_of_source(source: str, region: Region, grid: xr.Dataset) -> xr.Dataset:
     known = np.isfinite(total) & (total > 0)
     if not known.any():
         raise RangeError(where, expected="sand, silt and clay", found="no finite value", where=str(href))
-    shares = shares[:, np.where(known, np.arange(known.size), _nearest(grid, known))]
+    nearest = cells_of.nearest_known(grid["lat"].values, grid["lon"].values, known)
+    shares = shares[:, nearest]
     return xr.Dataset(
         {name: ("cell", row) for name, row in zip(SOIL, shares / shares.sum(axis=0), strict=True)},
         attrs={"filled": int((~known).sum()), "normalised": int((np.abs(total[known] - 1) > 0.01).sum())},
@@ -530,13 +531,3 @@ def _share(name: str, texture: Pixels, where: str) -> np.ndarray:
     if np.any((share < 0) | (share > 1)):
         raise RangeError(f"soil {name!r}", expected="0..1", found=assets.span(share), where=where)
     return share
-
-
-def _nearest(grid: xr.Dataset, known: np.ndarray) -> np.ndarray:
-    """The nearest known cell of every cell, by great circle."""
-    lat, lon = np.radians(grid["lat"].values), np.radians(grid["lon"].values)
-    points = np.stack([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)], axis=1)
-    nearest, there = np.arange(known.size), np.flatnonzero(known)
-    for cell in np.flatnonzero(~known):
-        nearest[cell] = there[np.argmax(points[there] @ points[cell])]
-    return nearest

@@ -155,20 +155,25 @@ def reconsider(services: Services, region: Region, keys: Sequence[str]) -> None:
 def refresh(draft: Draft, region: Region, batch: Batch, services: Services) -> Change:
     """Write the batch's observations and forcing, then carry the land state through every day that this changes."""
     ledger = draft.ledger(region.name)
-    observations, changed = 0, []
+    pieces: dict[str, list[xr.Dataset]] = {}
     for granule in batch.granules:
-        data = granule.data.sel(time=_uncontested(granule, ledger))
-        if data.sizes["time"] == 0:
-            continue
-        if granule.kind == "forcing":
-            draft.write(region.name, "forcing", data)
-            changed.append(pd.Timestamp(data.time.values.min()))
-        else:
-            draft.write(region.name, f"observations/{granule.product}", data)
-            observations += data.sizes["time"]
-    if not changed:
+        group = "forcing" if granule.kind == "forcing" else f"observations/{granule.product}"
+        pieces.setdefault(group, []).append(granule.data.sel(time=_uncontested(granule, ledger)))
+    days = {group: _joined(parts) for group, parts in pieces.items()}
+    for group, data in days.items():
+        draft.write(region.name, group, data)
+    drivers = days.pop("forcing", None)
+    observations = sum(data.sizes["time"] for data in days.values())
+    if drivers is None or drivers.sizes["time"] == 0:
         return Change(observations)
-    return Change(observations, len(changed), _carry(draft, region, batch, min(changed), services))
+    first = pd.Timestamp(drivers.time.values[0])
+    return Change(observations, drivers.sizes["time"], _carry(draft, region, batch, first, services))
+
+
+def _joined(parts: Sequence[xr.Dataset]) -> xr.Dataset:
+    """The days of several granules of one product in order; of a day that several have, the last one's."""
+    data = parts[0] if len(parts) == 1 else xr.concat(parts, "time", join="override", combine_attrs="override")
+    return data.isel(time=~data.indexes["time"].duplicated(keep="last")).sortby("time")
 
 
 def _carry(

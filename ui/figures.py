@@ -1,9 +1,7 @@
 """Datasets to figures, all pure: the raster and outlines the map component draws, and the chart of one place.
 
-Palette: one hue path per side (yellow, orange, red, purple for dry; blues for wet), darker with every step, so that
-neighbours stay apart for protan, deutan and tritan eyes and in grey (tests/unit/test_figures.py measures it). The same
-colours serve the light and the dark theme, because a colour that changes its meaning with the theme would be read
-wrongly in a screenshot; only the paper and the near-normal land follow the theme.
+The class colours of `twin.indices.palette` serve the light and the dark theme alike, because a colour that changes its
+meaning with the theme would be read wrongly in a screenshot; only the paper and the near-normal land follow the theme.
 """
 
 from __future__ import annotations
@@ -20,16 +18,10 @@ import pandas as pd
 import xarray as xr
 
 from twin.indices import classes
+from twin.indices.palette import COLORS, DRY, NORMAL, WET
 from ui import words
 
-DRY = ("#fbdc78", "#f7a938", "#e06a1b", "#b02d10", "#5a0a38")  # D0..D4
-WET = ("#b4d3e6", "#85b6d7", "#4d90c2", "#24629d", "#14376b")  # W0..W4
-NORMAL = {"light": "#ecece9", "dark": "#666c74"}
 PAPER = {"light": "#f7f9fb", "dark": "#14181d"}
-COLORS: Mapping[int, str] = {
-    **{code: DRY[code - 1] for code in range(1, 6)},
-    **{-code: WET[code - 1] for code in range(1, 6)},
-}
 ORDER = (5, 4, 3, 2, 1, 0, -1, -2, -3, -4, -5)  # as the legend reads, worst first
 INK = {"light": "#1d2730", "dark": "#f1f4f6"}
 DOT = {"light": "#0f7c86", "dark": "#53c6cf"}

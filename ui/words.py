@@ -62,8 +62,7 @@ _MONTHS = (
 )  # fmt: skip
 _MONTHS_PLURAL = tuple(month[:-1] + "ies" if month.endswith("ry") else f"{month}s" for month in _MONTHS)
 ENOUGH_YEARS = 30  # a climatological normal, WMO-No. 1203
-PER_YEAR = 31  # values each reference year gives to a season: 15 days on either side, as in `twin.climatology`
-EXCEPTIONAL_YEARS = 49  # 1/(n + 1) reaches 2 %, the limit of D4
+EXCEPTIONAL_YEARS = 24  # Hazen's 1/2/(n + 1) reaches 2 %, the limit of D4
 
 
 class Kind(NamedTuple):
@@ -225,18 +224,17 @@ COUNTERS = ("items taken in", "items set aside", "releases", "cells", "since the
 def rank(percentile: float, when: date, years: int) -> str:
     """'Drier than 19 of 20 Novembers.', 'Near normal for November: drier than 12 of 20.'
 
-    percentile  of the day's soil moisture among the values of the season in the reference years, 0..100; "all" is said
-                only when no value of any reference year lies beyond it
+    percentile  Hazen's position among n + 1 years, 0..100, as `twin.climatology` gives it: the years below are
+                p (n + 1)/100 - 1/2, and "all" is said only when no value of any reference year lies beyond it
     when        its month names the season compared with
     years       n, how many reference years there are
     """
     if not math.isfinite(percentile) or years < 1:
         return "There is no value to compare here."
     month, months = _MONTHS[when.month - 1], _MONTHS_PLURAL[when.month - 1]
-    side, beyond = ("drier", 100 - percentile) if percentile <= 50 else ("wetter", percentile)
-    count = min(years - 1, math.floor(beyond / 100 * years + 1e-4))
-    if (100 - beyond) / 100 * (PER_YEAR * years + 1) <= 1 + 1e-3:
-        count = years
+    side, near = ("drier", percentile) if percentile <= 50 else ("wetter", 100 - percentile)
+    beyond = max(0.0, near / 100 * (years + 1) - 0.5)  # years on the far side
+    count = years if beyond < 1e-3 else min(years - 1, math.floor(years - beyond + 1e-4))
     if 30 < percentile < 70:
         return f"Near normal for {month}: {side} than {count} of {years}."
     if years == 1 and count == 0:
@@ -286,15 +284,12 @@ def reference(years: int, first: int | None = None, last: int | None = None) -> 
         whole = last - first + 1 == years
         which = f", {first} to {last}" if whole and years > 1 else f" out of {first} to {last}"
     text = f"Compared with {counted(years, 'reference year')}{which}"
-    if years < ENOUGH_YEARS:
-        return (
-            f"{text}. That is a short record ({ENOUGH_YEARS} years are usual): one step of the rank is "
-            f"{100 / (years + 1):.0f} percentile points, so take the class as a rough guide."
-        )
+    if years >= ENOUGH_YEARS:
+        return f"{text}."
+    short = f"{text}. That is a short record ({ENOUGH_YEARS} years are usual)"
     if years < EXCEPTIONAL_YEARS:
-        rarest = f"{100 / (years + 1):.1f} %"
-        return f"{text}. So few cannot tell apart what is rarer than {rarest}, so D4 says little more than D3."
-    return f"{text}."
+        return f"{short}: nothing rarer than {50 / (years + 1):.0f} % can be told from it, so take the class as a rough guide."
+    return f"{short}, so take the class as a rough guide."
 
 
 def certainty(low: float, high: float) -> str:

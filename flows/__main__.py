@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -47,7 +47,7 @@ def exit_codes() -> Iterator[None]:
         raise typer.Exit(1) from error
 
 
-def show(rows: list[dict[str, Any]], columns: list[str], as_json: bool, empty: str) -> None:
+def show(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], as_json: bool, empty: str) -> None:
     """Rows as one JSON array, or as a table for people."""
     if as_json:
         print(json.dumps(rows, default=str))

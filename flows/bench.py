@@ -1,4 +1,4 @@
-"""Benchmarks behind `twin bench`: each prints its table, the machine it ran on, and with `--json` one object on the last line."""
+"""Benchmarks behind `twin bench`: each prints its machine and table, and with `--json` one object on the last line."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ import xarray as xr
 
 from infra.provider import Provider
 from infra.settings import Settings, region
-from infra.store import Store
+from infra.store import Store, View
 from infra.wiring import build
 from twin import state, synthetic
 from twin.errors import SettingsError
@@ -33,7 +34,7 @@ AFRICA_KM2 = 30.0e6
 
 
 def arrival(cells: int, arrivals: int, browser: bool, as_json: bool) -> None:
-    """The whole embedded twin over a simulated Africa of about `cells` cells: publish one day, wait until it is seen, repeat."""
+    """The whole embedded twin over a simulated Africa of about `cells` cells: publish a day, wait to see it, repeat."""
     resolution = round((AFRICA_KM2 / cells) ** 0.5 / DEGREE_KM, 3)
     home = Path(tempfile.mkdtemp(prefix="twin-bench-"))
     os.environ.update(
@@ -51,17 +52,18 @@ def arrival(cells: int, arrivals: int, browser: bool, as_json: bool) -> None:
         services = build(Settings())
         page = _Page(portal) if browser else None
         first = provider.next_day - pd.Timedelta(days=1)
-        _wait(lambda: _announced(services, first), 900, "first release")
+        _wait(partial(_announced, services, first), 900, "first release")
         first_release = time.perf_counter() - started
         if page:
-            _wait(lambda: page.shows(first), 120, "first map")
+            _wait(partial(page.shows, first), 120, "first map")
         on_bus, on_screen = [], []
         for _ in range(arrivals):
-            day = provider.publish_next()
+            day = provider.next_day
+            provider.publish_next()
             visible = time.perf_counter()
-            on_bus.append(_wait(lambda day=day: _announced(services, day), 120, f"event of {day}") - visible)
+            on_bus.append(_wait(partial(_announced, services, day), 120, f"event of {day}") - visible)
             if page:
-                on_screen.append(_wait(lambda day=day: page.shows(day), 120, f"map of {day}") - visible)
+                on_screen.append(_wait(partial(page.shows, day), 120, f"map of {day}") - visible)
         memory = _memory_gib(twin.pid)
         size = services.store.at().dataset("demo", "grid").sizes["cell"]
         if page:
@@ -107,14 +109,12 @@ def store(cells: int, years: int, as_json: bool) -> None:
         for step in range(1, 8):
             day = last + pd.Timedelta(days=step)
             one = xr.Dataset({"root_zone_soil_moisture": (("time", "cell"), data[:1])}, {"time": [day]})
-            appended.append(_timed(lambda one=one: _append(home, one)))
+            appended.append(_timed(partial(_append, home, one)))
         view = home.at()
         for _ in range(9):
             day, cell = pd.Timestamp(rng.choice(pd.date_range("1985-01-01", last))), int(rng.integers(cells))
-            maps.append(_timed(lambda day=day: view.map("bench", "drought", "root_zone_soil_moisture", day)))
-            series.append(
-                _timed(lambda cell=cell: view.series("bench", "drought", "root_zone_soil_moisture", cell).load())
-            )
+            maps.append(_timed(partial(view.map, "bench", "drought", "root_zone_soil_moisture", day)))
+            series.append(_timed(partial(_load_series, view, cell)))
         size = sum(file.stat().st_size for file in Path(folder).rglob("*") if file.is_file()) / 2**30
     _report(
         "store",
@@ -171,12 +171,16 @@ def _append(home: Store, data: xr.Dataset) -> None:
     draft.commit("append")
 
 
-def _announced(services: Any, day: str) -> bool:
+def _load_series(view: View, cell: int) -> xr.DataArray:
+    return view.series("bench", "drought", "root_zone_soil_moisture", cell).load()
+
+
+def _announced(services: Any, day: pd.Timestamp) -> bool:
     return any(event.data.get("valid_day") == str(day)[:10] for event in services.bus.latest(5))
 
 
 def _portal_link(twin: subprocess.Popen) -> str:
-    for line in twin.stdout:
+    for line in twin.stdout or ():
         if line.strip().startswith("portal"):
             return line.split()[-1]
     raise SettingsError("embedded twin", expected="a link to its portal", found="it stopped")
@@ -200,7 +204,7 @@ class _Page:
         self.page = self.browser.new_page(viewport={"width": 1280, "height": 900})
         self.page.goto(url)
 
-    def shows(self, day: str) -> bool:
+    def shows(self, day: pd.Timestamp) -> bool:
         """Whether the map on the screen says that it is of `day`."""
         return self.page.locator(f'[data-shown$="{str(day)[:10]}"]').count() > 0
 
@@ -253,7 +257,8 @@ def _ancestor(pid: int, root: int) -> bool:
 
 
 def _report(name: str, figures: Mapping[str, Any], as_json: bool) -> None:
-    machine = f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}, load {os.getloadavg()[0]:.1f}"
+    load = os.getloadavg()[0]
+    machine = f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}, load {load:.1f}"
     print(f"twin bench {name} · {machine}")
     for key, value in figures.items():
         print(f"  {key:<26} {value}")

@@ -29,12 +29,14 @@ def catch_up(settings: Settings, place: Region, sources: Sequence[str], once: bo
             tally.seen += len(found)
             advance(services, place, found, settings.watch.batch, tally)
             if once:
-                return asdict(tally)
+                view = services.store.at()
+                waits = verbs.waits_for(view, place) if place.name in view.regions() else None
+                return {**asdict(tally), "waits_for": waits}
             time.sleep(settings.watch.poll_seconds)
 
 
 def advance(services: Services, place: Region, found: Sequence[Mapping[str, Any]], size: int, tally: Tally) -> None:
-    """Take arrivals into the twin, batch by batch in order of time; what was committed earlier but not told is told now."""
+    """Take arrivals into the twin, batch by batch in order of time, and tell what was committed but not told before."""
     with _timed(tally, "prepare"):
         there = verbs.prepare(services, place, found)
     if not there:
@@ -83,12 +85,13 @@ def retry(settings: Settings, place: Region, keys: Sequence[str]) -> dict[str, A
 
 def sentence(place: Region, tally: Mapping[str, Any]) -> str:
     """What was done, in words."""
+    waits = f" Later days wait for the forcing of {tally['waits_for']}." if tally.get("waits_for") else ""
     if not tally["commits"]:
-        return f"{place.name}: nothing new among {tally['seen']} items; nothing was done."
-    seconds = sum(tally["seconds"].values())
+        return f"{place.name}: nothing new among {tally['seen']} items; nothing was done.{waits}"
+    took = f"{sum(tally['seconds'].values()):.1f} s"
     return (
         f"{place.name}: {tally['ingested']} of {tally['seen']} items taken, {tally['quarantined']} set aside, "
-        f"{tally['commits']} commits, {tally['published']} releases published, {tally['events']} events in {seconds:.1f} s."
+        f"{tally['commits']} commits, {tally['published']} releases published, {tally['events']} events in {took}."
     )
 
 

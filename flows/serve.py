@@ -6,9 +6,9 @@
                             ├─▸ outbox ──dispatch──▸ update run ──▸ store
     doorbell (every poll) ──┘
 
-Runs are executed by this process, one at a time. Prefect's own runner starts a process per run, whose imports alone take
-longer than a whole update; here everything is imported and compiled already, so an arrival is on the map in seconds.
-When this process dies, its supervisor starts it again and `reconcile` gives the run it left behind another try.
+Runs are executed by this process, one at a time. Prefect's own runner starts a process per run, whose imports alone
+take longer than a whole update; here everything is imported and compiled already, so an arrival is on the map in
+seconds. When this process dies, its supervisor starts it again and `reconcile` retries the run it left behind.
 """
 
 from __future__ import annotations
@@ -18,15 +18,16 @@ import logging
 import signal
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar, cast
 from uuid import UUID
 
 from prefect import Flow
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import FlowRunFilter
-from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.objects import State
+from prefect.client.schemas.responses import FlowRunResponse, OrchestrationResult
 from prefect.deployments import run_deployment
 from prefect.deployments.runner import EntrypointType
 from prefect.exceptions import ObjectNotFound
@@ -43,6 +44,7 @@ from stac.watch import Watcher
 
 log = logging.getLogger("twin.serve")
 RUN_TRIES = 3  # times one run is restarted after its process died
+T = TypeVar("T")
 
 
 class PrefectRuns:
@@ -59,15 +61,20 @@ class PrefectRuns:
         run = run_deployment(
             f"update/{region_name}", parameters=parameters, timeout=0, idempotency_key=key, tags=["twin", region_name]
         )
-        return str(run.id)
+        return str(_plain(run).id)
 
-    def finished(self, run: str) -> bool:
-        """Whether the run has ended; a run the server no longer knows has."""
+    def ended(self, run: str) -> bool | None:
+        """Whether the run ended well, None while it is under way; one the server no longer knows did not."""
         try:
             state = self.client.read_flow_run(UUID(run)).state
         except ObjectNotFound:
-            return True
-        return state is not None and state.is_final()
+            return False
+        return state.is_completed() if state is not None and state.is_final() else None
+
+
+def _plain(answer: T | Coroutine[Any, Any, T]) -> T:
+    """The answer itself: called outside an event loop, Prefect's functions never give the coroutine they declare."""
+    return cast(T, answer)
 
 
 def reconcile(client: SyncPrefectClient, region_name: str) -> int:
@@ -78,7 +85,7 @@ def reconcile(client: SyncPrefectClient, region_name: str) -> int:
         )
     )
     for run in dead:
-        again = (
+        again: State[Any] = (
             AwaitingRetry() if run.run_count < RUN_TRIES else Crashed(message=f"its process died {run.run_count} times")
         )
         client.set_flow_run_state(run.id, again, force=True)
@@ -87,18 +94,21 @@ def reconcile(client: SyncPrefectClient, region_name: str) -> int:
 
 
 def doorbell(place: Region, sources: Sequence[str], settings: Settings, stop: threading.Event) -> None:
-    """Poll the sources and dispatch what has gathered, until told to stop; an error is logged and the next turn tries again."""
-    with get_client(sync_client=True) as client:
-        services, arrivals, runs = build(settings), outbox(settings), PrefectRuns(client)
-        watchers = [Watcher(source) for source in sources]
-        while not stop.wait(settings.watch.poll_seconds):
-            try:
-                verbs.publish(services, place)  # what a killed run committed but did not publish
-                verbs.announce(services, place)
-                poll(services, place, watchers, arrivals)
-                dispatch(services, place, arrivals, runs, settings.watch.batch)
-            except Exception:
-                log.exception("this turn failed; the next one tries again")
+    """Poll the sources and dispatch what has gathered, until told to stop; a turn that fails is logged and repeated."""
+    try:
+        with get_client(sync_client=True) as client:
+            services, arrivals, runs = build(settings), outbox(settings), PrefectRuns(client)
+            watchers = [Watcher(source) for source in sources]
+            while not stop.wait(settings.watch.poll_seconds):
+                try:
+                    verbs.publish(services, place)  # what a killed run committed but did not publish
+                    verbs.announce(services, place)
+                    poll(services, place, watchers, arrivals)
+                    dispatch(services, place, arrivals, runs, settings.watch.batch)
+                except Exception:
+                    log.exception("this turn failed; the next one tries again")
+    finally:
+        stop.set()  # without its doorbell this process is of no use: it ends, and is started again
 
 
 def deploy(place: Region, sources: Sequence[str], settings: Settings) -> dict[UUID, Flow]:
@@ -116,25 +126,26 @@ def deploy(place: Region, sources: Sequence[str], settings: Settings) -> dict[UU
     advance = update.to_deployment(
         place.name,
         tags=tags,
-        description=f"Takes a batch of new items into the twin of {place.title}: ingest, refresh, assess, publish, announce.",
+        description=f"Takes a batch of new items into the twin of {place.title}: "
+        "ingest, refresh, assess, publish, announce.",
         entrypoint_type=module,
     )
-    return {sweep.apply(): watch, advance.apply(): update}
+    return {_plain(_plain(sweep).apply()): watch, _plain(_plain(advance).apply()): update}
 
 
 def work(client: SyncPrefectClient, served: Mapping[UUID, Flow], stop: threading.Event) -> None:
-    """Execute what is due, oldest first, until told to stop; a run that fails is Prefect's to show and ours to go on from."""
+    """Execute what is due, oldest first, until told to stop; a failed run is Prefect's to show, ours to go on from."""
     while not stop.is_set():
         due = client.get_scheduled_flow_runs_for_deployments(list(served), scheduled_before=datetime.now(UTC), limit=1)
         if not due:
             stop.wait(0.2)
             continue
-        execute(client, served[due[0].deployment_id], due[0])
+        execute(client, served[cast(UUID, due[0].deployment_id)], due[0])
 
 
-def execute(client: SyncPrefectClient, served: Flow, run: FlowRun) -> None:
+def execute(client: SyncPrefectClient, served: Flow, run: FlowRunResponse) -> None:
     """One run, from Pending to its end, in this process."""
-    claimed = client.set_flow_run_state(run.id, Pending())
+    claimed: OrchestrationResult[Any] = client.set_flow_run_state(run.id, Pending())
     if claimed.state is None or not claimed.state.is_pending():
         return  # cancelled, or paused
     run_flow(served, flow_run=client.read_flow_run(run.id), parameters=run.parameters, return_type="state")

@@ -19,7 +19,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -39,10 +39,12 @@ PREFECT = {
 }
 
 
-def free_port(preferred: int, taken: set[int] = frozenset()) -> int:
+def free_port(preferred: int, taken: Collection[int] = ()) -> int:
     """`preferred` when nothing listens there, otherwise one the system chooses."""
     for candidate in (preferred, 0):
         with socket.socket() as probe:
+            # as servers do, or a port just left by the last start would seem taken and every link would change
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind(("127.0.0.1", candidate))
             except OSError:
@@ -211,7 +213,7 @@ def supervise(processes: Sequence[Process], links: Mapping[str, str], prepared: 
 def _revive(processes: Sequence[Process]) -> None:
     """Start again what died, more slowly each time it dies soon after its start."""
     for process in processes:
-        if process.dead() and time.monotonic() - process.since > min(30.0, 0.5 * 2**process.starts):
+        if process.dead() and time.monotonic() - process.since > 0.5 * 2 ** min(process.starts, 6):
             console.print(f"[yellow]{process.name} stopped; starting it again (its log: {process.log})[/yellow]")
             process.start()
 

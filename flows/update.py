@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_image_artifact, create_table_artifact
@@ -17,15 +17,19 @@ from infra.settings import Settings, region
 from infra.wiring import build
 from twin.errors import Transient
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
 
 def _again(_task: Task, _run: TaskRun, state: State) -> bool:
     """Retry only what the error's class says may go better next time."""
     return isinstance(state.result(raise_on_failure=False), Transient)
 
 
-def _verb(function: Callable) -> Task:
+def _verb(function: Callable[P, R]) -> Task[P, R]:
     """A verb as a Prefect task: nothing cached, retried by class of error."""
-    return task(function, cache_policy=NO_CACHE, retries=3, retry_delay_seconds=[1, 5, 20], retry_condition_fn=_again)
+    as_task = task(cache_policy=NO_CACHE, retries=3, retry_delay_seconds=[1, 5, 20], retry_condition_fn=_again)
+    return as_task(function)
 
 
 ingest, publish, announce = _verb(verbs.ingest), _verb(verbs.publish), _verb(verbs.announce)
@@ -38,10 +42,13 @@ def update(region_name: str, arrivals: list[dict[str, Any]], label: str = "") ->
     started = time.perf_counter()
     log = get_run_logger()
     services, place = build(Settings()), region(region_name)
-    verbs.prepare(services, place, arrivals)
+    if not verbs.prepare(services, place, arrivals):
+        log.warning("%s: none of these items can be read for the region's cells; they wait", region_name)
+        return {"waiting": len(arrivals)}
     batch = ingest(services, place, arrivals)
-    for item in (*batch.refused, *batch.waiting):
-        log.warning("set aside: %s", item["reason"])
+    for what, items in (("set aside", batch.refused), ("waits", batch.waiting)):
+        for item in items:
+            log.warning("%s: %s", what, item["reason"])
     snapshot = verbs.commit(services, place, batch, refresh=refresh, assess=assess)
     published, events = publish(services, place), announce(services, place)
     done = {

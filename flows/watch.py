@@ -2,8 +2,10 @@
 
     source ──poll──▸ arrivals (outbox) ──dispatch──▸ update run ──▸ store
                         ▲                                 │
-                        └── not in the store after all: offered again, alone the third time, set aside the fifth ◂──┘
+                        └── not in the store: again ◂─────┘
 
+A run that fails may have died of one of its items: each travels alone from its third attempt and is set aside after the
+fourth. A run that ends well and leaves items found them waiting for something else; they cost nothing but time.
 The store remembers what was taken; the outbox only bridges the moment between noticing and committing.
 """
 
@@ -11,13 +13,15 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+from itertools import groupby
 from typing import Any, Protocol
 
 from prefect import flow
 
 from infra import verbs
-from infra.arrivals import Arrivals
+from infra.arrivals import Arrivals, Entry, Sent
 from infra.settings import Region, Settings, region
 from infra.wiring import Services, build, outbox
 from stac.catalog import Refused, Unreachable
@@ -26,6 +30,7 @@ from twin.errors import Rejected, SettingsError, Transient
 
 log = logging.getLogger("twin.watch")
 ALONE_AFTER, ASIDE_AFTER = 2, 4  # failed runs after which an item travels alone, and is set aside
+PATIENCE = 60  # seconds in which a batch that waits for something else is not run again
 
 
 class Runs(Protocol):
@@ -35,8 +40,8 @@ class Runs(Protocol):
         """Start one update run, or find the one already started under this key; its id."""
         ...
 
-    def finished(self, run: str) -> bool:
-        """Whether the run has come to an end, good or bad."""
+    def ended(self, run: str) -> bool | None:
+        """Whether the run ended well; None while it is under way."""
         ...
 
 
@@ -45,15 +50,19 @@ def poll(services: Services, place: Region, watchers: Iterable[Watcher], arrival
     view, new = services.store.at(), 0
     ledger = view.ledger(place.name) if place.name in view.regions() else {}
     for watcher in watchers:
+        found: list[dict[str, Any]] = []
         try:
-            new += arrivals.remember(place.name, [a for a in look(watcher) if a["key"] not in ledger])
+            for arrival in look(watcher):
+                found.append(arrival)
         except (Transient, SettingsError) as reason:
             log.warning("asked again at the next poll: %s", reason)
+        # Also what came before the source went away: its watcher will not give it a second time.
+        new += arrivals.remember(place.name, [arrival for arrival in found if arrival["key"] not in ledger])
     return new
 
 
 def look(watcher: Watcher) -> Iterator[dict[str, Any]]:
-    """What a source has that this watcher has not seen; Transient while it is away, SettingsError where it refuses us."""
+    """What a source has that this watcher has not seen; Transient while it is away, SettingsError if it refuses us."""
     try:
         yield from watcher.poll(verbs.now())
     except Unreachable as err:
@@ -62,34 +71,54 @@ def look(watcher: Watcher) -> Iterator[dict[str, Any]]:
         raise SettingsError("source", expected="to be let in", found=str(err), where=watcher.source) from err
 
 
-def dispatch(services: Services, place: Region, arrivals: Arrivals, runs: Runs, limit: int) -> str | None:
-    """Settle the batch under way; when there is none, start a run for everything that has gathered. The run's id."""
-    for batch in arrivals.in_flight(place.name):
-        if not runs.finished(batch.run):
-            return batch.run
-        settle(services, place, arrivals, batch)
-    waiting = arrivals.waiting(place.name, limit)
-    if not waiting:
-        return None
-    batch = waiting if waiting[0].attempt < ALONE_AFTER else waiting[:1]
-    batch = [entry for entry in batch if entry.attempt == batch[0].attempt]
-    key = batch_key(entry.arrival["key"] for entry in batch) + f"-{batch[0].attempt}"
-    run = runs.start(place.name, [entry.arrival for entry in batch], key)
-    arrivals.sent(place.name, [entry.arrival["key"] for entry in batch], run)
-    return run
+def dispatch(
+    services: Services,
+    place: Region,
+    arrivals: Arrivals,
+    runs: Runs,
+    limit: int,
+    now: Callable[[], datetime] = verbs.now,
+) -> str | None:
+    """Settle what was under way; when nothing is any more, start a run for what has gathered; the run under way, if any.
+
+    A batch whose run has ended already is one that waits: the next batch goes first.
+    """
+    for sent in arrivals.in_flight(place.name):
+        well = runs.ended(sent.run)
+        if well is None:
+            return sent.run
+        settle(services, place, arrivals, sent, well)
+    turn = int(now().timestamp() // PATIENCE)
+    for batch in batches(arrivals.waiting(place.name, limit)):
+        keys, attempt = [entry.arrival["key"] for entry in batch], min(batch[0].attempt, ASIDE_AFTER)
+        run = runs.start(place.name, [entry.arrival for entry in batch], f"{batch_key(keys)}-{attempt}-{turn}")
+        arrivals.sent(place.name, keys, run)
+        if runs.ended(run) is None:
+            return run
+    return None
 
 
-def settle(services: Services, place: Region, arrivals: Arrivals, batch: Any) -> None:
-    """After a run: forget what the store has, offer the rest again, set aside what keeps failing."""
-    ledger = services.store.at().ledger(place.name)
-    left = [entry for entry in batch.entries if entry.arrival["key"] not in ledger]
-    worn = [entry.arrival for entry in left if entry.attempt + 1 >= ASIDE_AFTER]
+def batches(waiting: Iterable[Entry]) -> Iterator[list[Entry]]:
+    """What travels together: arrivals with as many failed attempts, from ALONE_AFTER on each by itself."""
+    for attempt, group in groupby(waiting, key=lambda entry: entry.attempt):
+        entries = list(group)
+        yield from [[entry] for entry in entries] if attempt >= ALONE_AFTER else [entries]
+
+
+def settle(services: Services, place: Region, arrivals: Arrivals, sent: Sent, well: bool) -> None:
+    """After a run: forget what the store has, offer the rest again, set aside what runs keep failing with."""
+    view = services.store.at()
+    ledger = view.ledger(place.name)
+    left = [entry for entry in sent.entries if entry.arrival["key"] not in ledger]
+    # A region that is not there yet has no journal to say why in: what it was offered waits until it is.
+    final = not well and view.has(place.name, "grid")
+    worn = [entry.arrival for entry in left if final and entry.attempt + 1 >= ASIDE_AFTER]
     if worn:
         reason = Rejected("update run", expected="to end well", found=f"{ASIDE_AFTER} runs that did not")
         verbs.set_aside(services, place, worn, reason)
-    gone = {entry.arrival["key"] for entry in batch.entries} - {entry.arrival["key"] for entry in left}
+    gone = {entry.arrival["key"] for entry in sent.entries} - {entry.arrival["key"] for entry in left}
     arrivals.forget(place.name, gone | {arrival["key"] for arrival in worn})
-    arrivals.release(place.name, batch.run)
+    arrivals.release(place.name, sent.run, failed=not well)
 
 
 def batch_key(keys: Iterable[str]) -> str:

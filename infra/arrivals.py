@@ -1,8 +1,8 @@
 """The outbox between noticing an item and committing what it changed: nothing noticed is forgotten by a crash.
 
     remember ─▸ waiting ──sent──▸ in flight ──forget──▸ gone: the store has it
-                   ▴                  └─release: one attempt more ─┐
-                   └───────────────────────────────────────────────┘
+                   ▴                  └─release: a run failed, or it must wait ─┐
+                   └────────────────────────────────────────────────────────────┘
 
 The store alone knows what was taken; losing this file means only that the sources are read from their beginning.
 """
@@ -82,11 +82,11 @@ class Arrivals:
             for run, group in groupby(rows, key=lambda row: row[0])
         ]
 
-    def release(self, region: str, run: str) -> None:
-        """`run` has ended without them: what is left of its arrivals waits again, one attempt older."""
+    def release(self, region: str, run: str, failed: bool = True) -> None:
+        """`run` has ended without them: what is left of its arrivals waits again, one attempt older if it failed."""
         with self._records.writing() as db:
-            sql = "update arrival set run = null, attempt = attempt + 1 where region = ? and run = ?"
-            db.execute(sql, (region, run))
+            sql = "update arrival set run = null, attempt = attempt + ? where region = ? and run = ?"
+            db.execute(sql, (int(failed), region, run))
 
     def forget(self, region: str, keys: Iterable[str]) -> None:
         """These arrivals are dealt with."""

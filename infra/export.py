@@ -15,7 +15,7 @@ from twin.variables import VARIABLES
 def export(services: Services, region: str, target: Path, first: str | None, last: str | None) -> str:
     """Write `target` by its ending (.nc, .csv, or a folder for STAC); what was written, in a sentence.
 
-    Raises SettingsError for an unknown region or ending, or a period without data. The file appears whole or not at all.
+    Raises SettingsError for an unknown region or ending, or a period without data. A file appears whole or not at all.
     """
     view = services.store.at()
     if region not in view.regions():
@@ -35,7 +35,7 @@ def export(services: Services, region: str, target: Path, first: str | None, las
 
 
 def drought(view, region: str, first: str | None, last: str | None) -> xr.Dataset:
-    """The drought arrays of a period with their cells, CF attributes on every variable and the snapshot they come from."""
+    """The drought arrays of a period with their cells, their CF attributes and the snapshot they come from."""
     data = view.dataset(region, "drought").sel(time=slice(first, last))
     if data.sizes["time"] == 0:
         raise SettingsError(

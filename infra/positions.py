@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 
 class Positions:
-    """The last journal entry published or announced: one tiny file per target, projection and region, replaced atomically."""
+    """The last journal entry published or announced: a tiny file per target, projection and region, replaced whole."""
 
     def __init__(self, folder: Path, target: str = "embedded") -> None:
         self.folder, self.target = Path(folder), target

@@ -1,4 +1,4 @@
-"""What a region starts from: its cells, its soils, and for a simulated region the reference its percentiles refer to."""
+"""What a region starts from: its cells, its soils, and if it is simulated the reference its percentiles refer to."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from infra import ingest as reading
 from infra.settings import Region, region_grid
 from twin import climatology, state, synthetic
 from twin import parameters as pedotransfer
-from twin.errors import Rejected, Transient
+from twin.errors import Rejected, SettingsError, Transient
 
 SPIN_UP_YEARS = 6  # before the reference years
 WETTEST = 1800.0  # mean annual rain, mm, above which soil starts at its wettest
@@ -21,7 +21,7 @@ LOAM = {"sand": 0.40, "silt": 0.40, "clay": 0.20}  # USDA loam, near the centroi
 
 
 def cells(services: Any, region: Region, arrivals: Iterable[Mapping[str, Any]]) -> xr.Dataset | None:
-    """The region's grid with soil texture; None when its cells come from its source and no readable item has arrived."""
+    """The region's grid with soil texture; None if its cells come from its source and nothing readable has arrived."""
     if region.grid == "source":
         for arrival in arrivals:
             try:
@@ -31,7 +31,7 @@ def cells(services: Any, region: Region, arrivals: Iterable[Mapping[str, Any]]) 
             return _with_soil(found, reading.soil_of_source(arrival["source"], region, found))
         return None
     found = region_grid(region)
-    soil = synthetic.soils(found, region.seed) if region.soil == "synthetic" else found
+    soil = synthetic.soils(found, _seed(region)) if region.soil == "synthetic" else found
     return _with_soil(found, soil)
 
 
@@ -43,6 +43,12 @@ def _with_soil(found: xr.Dataset, soil: Mapping[str, Any] | xr.Dataset) -> xr.Da
     return found.assign(texture)
 
 
+def _seed(region: Region) -> int:
+    if region.seed is None:
+        raise SettingsError(f"region {region.name}", expected="a seed for what is simulated", found="none")
+    return region.seed
+
+
 def parameters(found: xr.Dataset) -> xr.Dataset:
     """Soil and vegetation parameters of the region's cells."""
     return pedotransfer.from_texture(found["sand"], found["silt"], found["clay"])
@@ -51,10 +57,10 @@ def parameters(found: xr.Dataset) -> xr.Dataset:
 def simulated_reference(services: Any, region: Region, found: xr.Dataset) -> tuple[xr.Dataset, xr.Dataset]:
     """The climatology of the simulated climate's reference years, and the state on the region's first day.
 
-    The land model runs without a break from SPIN_UP_YEARS before the reference to the first day. Desert soil forgets its
-    start within decades only, so it starts as dry as its climate.
+    The land model runs without a break from SPIN_UP_YEARS before the reference to the first day. Desert soil forgets
+    its start within decades only, so it starts as dry as its climate.
     """
-    climate, constants = synthetic.climate(found, region.seed), parameters(found)
+    climate, constants = synthetic.climate(found, _seed(region)), parameters(found)
     first, last = pd.Timestamp(region.reference_start).year, pd.Timestamp(region.reference_end).year
     land = state.initial(constants, np.clip(climate.rain / WETTEST, 0.1, 0.7))
     record = []

@@ -312,7 +312,7 @@ class View:
             node = self._node(path)
             if node is None or "daily" not in node.attrs:
                 return {}
-            self._dailies[path] = {name: _Daily(node, name) for name in node.array_keys()}
+            self._dailies[path] = {name: _Daily(node, name) for name in node.array_keys() if name != "time"}
         return self._dailies[path]
 
     def _daily_array(self, region: str, group: str, variable: str) -> _Daily:
@@ -394,6 +394,9 @@ class Draft(View):
             there[name] = _Daily(node, name)
         for target in there.values():
             target.grow(length)
+        edge = next(iter(there.values())).old.shape[0]
+        _label(node, self.origin(region), 0, edge)
+        _label(node["recent"], self.origin(region), edge, length)
         for name, values in arrays.items():
             there[name].write(days[order], values if (np.diff(order) == 1).all() else values.isel(time=order))
 
@@ -618,6 +621,19 @@ def _create(node: Any, name: str, values: xr.Variable) -> None:
     node.create_array(name, chunks=(DAYS, *middle, chunk), shards=shards, **common)
     recent = node.require_group("recent")
     recent.create_array(name, chunks=(RECENT, *middle, min(cells, SHARD)), **common)
+
+
+def _label(node: Any, origin: pd.Timestamp, first: int, end: int) -> None:
+    """Give a group its CF time axis, days first..end since the origin, for whoever reads it with xarray alone."""
+    if "time" not in node:
+        units = {"units": f"days since {origin.date()}", "calendar": "standard", "standard_name": "time"}
+        node.create_array(
+            "time", shape=(0,), chunks=(8192,), dtype="i4", fill_value=-1, dimension_names=("time",), attributes=units
+        )
+    axis = node["time"]
+    if axis.shape[0] != end - first or (end > first and int(axis[0]) != first):
+        axis.resize((end - first,))
+        axis[:] = np.arange(first, end, dtype="i4")
 
 
 def _span(indices: np.ndarray) -> slice | np.ndarray:

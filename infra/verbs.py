@@ -1,7 +1,7 @@
 """The verbs of one update, in order: prepare, ingest, refresh, assess, commit, publish, announce.
 
-    arrivals ──ingest──▸ Batch ──refresh──▸ Change ──assess──▸ entry ──commit──▸ snapshot ──publish──▸ items ──announce──▸ events
-                            └ refused items keep their reason      └ one commit: arrays, item keys and facts together
+    arrivals ─ingest─▸ Batch ─refresh─▸ Change ─assess─▸ entry ─commit─▸ snapshot ─publish─▸ items ─announce─▸ events
+                          └ refused items keep their reason   └ one commit: arrays, item keys and facts together
 
 Every array is a pure function of the set of items consumed, so any order, grouping or repetition of arrivals ends in
 the same bits. Publishing and announcing are projections of the journal: they may be repeated, and resume by themselves.
@@ -223,7 +223,7 @@ def _initial_state(
 
 
 def _drivers(draft: View, region: Region, first: pd.Timestamp, last: pd.Timestamp) -> xr.Dataset:
-    """The stored forcing of some days as the model takes it: complete, each gap filled from the nearest cell that has data."""
+    """The stored forcing of some days as the model takes it: each gap filled from the nearest cell that has data."""
     return forcing.fill_nearest(
         draft.dataset(region.name, "forcing")[list(REQUIRED)].sel(time=slice(first, last)).load()
     )
@@ -243,7 +243,7 @@ def _frontier(view: View, region: Region, granules: Iterable[reading.Granule]) -
 
 # ----------------------------------------------------------------------------------------------------------- assess
 def assess(draft: Draft, region: Region, change: Change) -> dict[str, Any] | None:
-    """Turn changed states into percentiles and drought classes; the summary of the last day, None when nothing changed."""
+    """Turn changed states into percentiles and drought classes; the last day's summary, None when nothing changed."""
     if change.state is None:
         return None
     first, last = change.state
@@ -267,7 +267,9 @@ def assess(draft: Draft, region: Region, change: Change) -> dict[str, Any] | Non
         "valid_day": str(last.date()),
         "first_day": str(pd.Timestamp(drought.time.values[0]).date()),
         "cells": int(np.isfinite(today["root_zone_soil_moisture"]).sum()),
-        "class_fractions": {name: round(float(shares.sel(code=code)), 6) for name, code in classes.NAMES.items()},
+        "class_fractions": {name: round(float(shares.sel(code=code)), 6) for name, code in classes.NAMES.items()}
+        if np.isfinite(shares).all()
+        else {},
         "reference_years": years,
     }
 
@@ -291,12 +293,20 @@ def _own_ranks(draft: Draft, region: Region, theta: xr.DataArray) -> tuple[xr.Da
     if before.sizes["time"]:
         parts.append(climatology.percentile(before, before.time.values, reference))
     if own.sizes["time"]:
-        years -= 1
-        parts.append(climatology.percentile_leave_one_out(own, own.time.values)[0])
+        ranks, years = _among_others(own)
+        parts.append(ranks)
     if later.sizes["time"]:
         years = int(reference.attrs["reference_years"])
         parts.append(climatology.percentile(later, later.time.values, reference))
     return theta, xr.concat(parts, "time"), years
+
+
+def _among_others(own: xr.DataArray) -> tuple[xr.DataArray, int]:
+    """Percentiles of a record among its own other years, and how many those are; none before there are two years."""
+    try:
+        return climatology.percentile_leave_one_out(own, own.time.values)
+    except TimeError:
+        return xr.full_like(own, np.nan), 0
 
 
 def _root_zone(view: View, region: Region, first: pd.Timestamp, last: pd.Timestamp) -> xr.DataArray:
@@ -364,7 +374,7 @@ def _entry(
 
 def _append(draft: Draft, region: Region, **fields: Any) -> None:
     """Add an entry to the region's journal, with the time and the sequence of the release before it."""
-    empty = {"consumed": [], "quarantined": [], "events": [], "release": None}
+    empty: dict[str, Any] = {"consumed": [], "quarantined": [], "events": [], "release": None}
     previous = _last_release(draft, region, draft.next_seq(region.name))
     draft.append_journal(region.name, {**empty, **fields, "previous": previous, "time": _stamp(now())})
 
@@ -397,7 +407,7 @@ def publish(services: Services, region: Region) -> int:
 
 
 def announce(services: Services, region: Region) -> int:
-    """Put every fact of the journal on the bus that is not there yet, each with its snapshot and STAC item; how many were new."""
+    """Put every fact of the journal the bus does not have on it, with its snapshot and STAC item; how many were new."""
     done = services.positions.get("announced", region.name)
     new = 0
     for entry in services.store.at().journal(region.name, after=done):
@@ -460,6 +470,19 @@ def _uncontested(granule: reading.Granule, ledger: Mapping[str, Mapping[str, Any
             for first, last in record["spans"]:
                 free &= (days < pd.Timestamp(first)) | (days > pd.Timestamp(last))
     return days.values[free]
+
+
+def waits_for(view: View, region: Region) -> str | None:
+    """The day of forcing that is missing before days that are there, so that these must wait; None if nothing waits."""
+    edge = _frontier(view, region, ())
+    missing = pd.Timestamp(region.start) if edge is None else edge + DAY
+    ends = [
+        pd.Timestamp(last)
+        for record in view.ledger(region.name).values()
+        if record.get("kind") == "forcing"
+        for _, last in record["spans"]
+    ]
+    return str(missing.date()) if ends and max(ends) > missing else None
 
 
 def _spans(granule: reading.Granule) -> list[list[str]]:

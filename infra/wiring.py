@@ -25,7 +25,7 @@ from twin.errors import SettingsError, Transient
 from twin.model import LandModel
 
 if TYPE_CHECKING:
-    from stac.catalog import Catalog
+    from stac.catalog import Listing
 
 EMBEDDED = 8081  # port the embedded STAC API takes when it is free
 _LOOPBACK = {"127.0.0.1", "localhost", "::1"}
@@ -36,7 +36,7 @@ class Services:
     """Everything an entry point works with."""
 
     store: Store
-    catalog: Catalog
+    catalog: Listing
     bus: EventBus
     model: LandModel
     map: compute.Mapper

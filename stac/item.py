@@ -142,24 +142,25 @@ def _lineage(release: Release, count: int) -> str:
 
 
 def store_asset(release: Release, kind: str, *, pinned: bool = True) -> pystac.Asset:
-    """The store that holds the arrays: `version` is the snapshot to open, `twin:group` where in it."""
+    """The store that holds the arrays: `version` is the snapshot to open, `twin:groups` where in it."""
     extra = {
         "zarr:node_type": "group",
         "zarr:zarr_format": 3,
         "zarr:consolidated": False,
-        "twin:group": f"{release['region']}/{kind}",
+        "twin:groups": [f"{release['region']}/{kind}", f"{release['region']}/{kind}/recent"],
         "twin:grid_group": f"{release['region']}/grid",
     }
     if pinned:
         extra["version"] = release["snapshot"]
         title, roles = f"{kind.capitalize()} arrays at this release", ["data"]
         how = (
-            "Icechunk repository: open a read-only session at the snapshot named by `version` and read the Zarr group "
-            "named by `twin:group`, with xarray.open_zarr(session.store, group=..., consolidated=False)."
+            "Icechunk repository: open a read-only session at the snapshot named by `version`, read the Zarr groups of "
+            "`twin:groups` with xarray.open_zarr(session.store, group=..., consolidated=False), and join them in time: "
+            "the first holds full blocks of days, the second the days that are still filling one."
         )
     else:
         title, roles = f"{kind.capitalize()} arrays, newest", ["data", "latest-version"]
-        how = "Icechunk repository: the branch `main` holds the newest release in the Zarr group named by `twin:group`."
+        how = "Icechunk repository: the branch `main` holds the newest release in the Zarr groups of `twin:groups`."
     return pystac.Asset(release["store"], title, how, ICECHUNK, roles, extra)
 
 

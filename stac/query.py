@@ -51,7 +51,7 @@ def release(item: pystac.Item) -> dict[str, Any]:
         "start": properties["start_datetime"],
         "end": properties["end_datetime"],
         "store": asset.href,
-        "group": asset.extra_fields["twin:group"],
+        "groups": asset.extra_fields["twin:groups"],
         "software": properties["processing:software"],
         "lineage": properties["processing:lineage"],
         "variables": properties["cube:variables"],

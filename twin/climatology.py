@@ -1,14 +1,14 @@
 """What is usual for the time of the year: quantiles of soil moisture, and where a value lies among them.
 
-The year has 365 days (29 February counts as 28 February) in 73 pentads of five. The reference of a pentad holds all values
-within 15 days of its middle, of all reference years. Its quantiles are kept at a few probabilities (knots) with Weibull's
-plotting positions: the i-th smallest of m values has probability i/(m + 1). Between two pentads the knots are interpolated,
-because a value that stays the same must not change its class overnight where the calendar turns a page.
+The year has 365 days (29 February counts as 28 February) in 73 pentads of five. The reference of a pentad holds all
+values within 15 days of its middle, of all reference years. Its quantiles are kept at a few probabilities (knots) with
+Weibull's plotting positions: the i-th smallest of m values has probability i/(m + 1). Between two pentads the knots are
+interpolated, because a value that stays the same must not change its class overnight where the calendar turns a page.
 
 The values of one season are hardly independent, so a percentile resolves to years, not to values: with a share F of the
 values of n other years below it, a value is taken as one of n + 1 exchangeable years, at Hazen's position
-(F n + 1/2)/(n + 1). The lowest of two other years is therefore at 17 %, never in an exceptional drought; the 2nd percentile
-takes 24 years. How well a percentile is known is `interval`'s to say.
+(F n + 1/2)/(n + 1). The lowest of two other years is therefore at 17 %, never in an exceptional drought; the 2nd
+percentile takes 24 years. How well a percentile is known is `interval`'s to say.
 Refs: Hazen (1914), Trans. ASCE 77, 1539; Cunnane (1978), J. Hydrol. 37, 205.
 """
 
@@ -120,8 +120,8 @@ def percentile(theta: xr.DataArray | np.ndarray, time: np.ndarray, reference: xr
 def percentile_leave_one_out(theta: xr.DataArray | np.ndarray, time: np.ndarray) -> tuple[xr.DataArray, int]:
     """(percentile of each value among the other years, how many years those are): for records too short to be split.
 
-    Each value is ranked among all values within 15 days of the same time of year, those of its own season (less than half
-    a year away) left out; its share counts equal values half. NaN where there is no other value.
+    Each value is ranked among all values within 15 days of the same time of year, those of its own season (less than
+    half a year away) left out; its share counts equal values half. NaN where there is no other value.
     Raises TimeError with a record of less than two years.
     """
     values, days, _ = _prepare(theta, time, 1)
@@ -189,8 +189,8 @@ def _by_day(days: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _reference(time: np.ndarray, years: np.ndarray, start_month: int) -> dict:
-    days = np.asarray(time, dtype="datetime64[D]")
-    number = len(np.unique(years))
+    days = np.unique(np.asarray(time, dtype="datetime64[D]"))
+    number = max(1, round(days.size / 365.25))
     return {
         "reference_start": str(days.min()),
         "reference_end": str(days.max()),
@@ -265,7 +265,7 @@ def _rank(values, a, b, weight, positions, ranks):
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _rank_others(values, days, moments, order, start, share):
-    """Share of the values of other seasons at the same time of the year that each value exceeds; fills share (time, cell)."""
+    """Share of other seasons' values at the same time of the year that each value exceeds; fills share (time, cell)."""
     cells = values.shape[1]
     less, equal, known = np.empty(cells, np.int64), np.empty(cells, np.int64), np.empty(cells, np.int64)
     for row in range(values.shape[0]):

@@ -20,8 +20,8 @@ class LandModel(Protocol):
         forcing      CF names of `twin.variables`, dims (time, cell), constant step, values are means over the step
                      that starts at `time`; not changed
         parameters   dims (layer, cell) or (cell), as `twin.parameters` describes; not changed
-        returns      (end state, diagnostics): diagnostics hold the states at the END of each step and the mean fluxes of
-                     the step, dims (time, [layer,] cell), labelled by the start of the step
+        returns      (end state, diagnostics): diagnostics hold the states at the END of each step and the mean fluxes
+                     of the step, dims (time, [layer,] cell), labelled by the start of the step
 
         Restartable: two halves equal the whole bit for bit, and any subset or order of cells gives the same bits.
         Raises UnitsError, VariableError or RangeError before the first step for forcing it cannot use.

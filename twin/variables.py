@@ -33,27 +33,35 @@ class Variable:
         return {**named, "units": self.units, "long_name": self.long_name}
 
 
+def _cf(name: str, units: str, dims: tuple[str, ...], low: float, high: float, long_name: str, role: str) -> Variable:
+    """A variable called by its CF standard name."""
+    return Variable(name, name, units, dims, low, high, long_name, role)
+
+
+_own = Variable  # what CF has no name of its own for
 _TC, _TLC = ("time", "cell"), ("time", "layer", "cell")
-_SOIL_WATER = "volume_fraction_of_condensed_water_in_soil"
+_THETA = "volume_fraction_of_condensed_water_in_soil"
+_PERCENTILE = "percentile of root-zone soil moisture among the reference years"
+_CLASS = "drought class: D0..D4 are 1..5, W0..W4 are -1..-5, 0 is neither"
 
 _ROWS = (
-    Variable("precipitation_flux", "precipitation_flux", "kg m-2 s-1", _TC, 0.0, 0.02, "precipitation", "forcing"),
-    Variable("air_temperature", "air_temperature", "K", _TC, 180.0, 340.0, "air temperature at 2 m", "forcing"),
-    Variable("specific_humidity", "specific_humidity", "1", _TC, 0.0, 0.06, "specific humidity at 2 m", "forcing"),
-    Variable("wind_speed", "wind_speed", "m s-1", _TC, 0.0, 60.0, "wind speed at 10 m", "forcing"),
-    Variable("surface_air_pressure", "surface_air_pressure", "Pa", _TC, 4.5e4, 1.1e5, "surface air pressure", "forcing"),
-    Variable("surface_downwelling_shortwave_flux_in_air", "surface_downwelling_shortwave_flux_in_air", "W m-2", _TC, 0.0, 550.0, "incoming sunlight", "forcing"),
-    Variable("surface_downwelling_longwave_flux_in_air", "surface_downwelling_longwave_flux_in_air", "W m-2", _TC, 50.0, 700.0, "incoming thermal radiation", "forcing"),
-    Variable(_SOIL_WATER, _SOIL_WATER, "m3 m-3", _TLC, 0.0, 1.0, "soil moisture", "state"),
-    Variable("canopy_water_amount", "canopy_water_amount", "kg m-2", _TC, 0.0, 50.0, "water on leaves", "state"),
-    Variable("surface_snow_amount", "surface_snow_amount", "kg m-2", _TC, 0.0, 2e4, "snow on the ground", "state"),
-    Variable("water_evapotranspiration_flux", "water_evapotranspiration_flux", "kg m-2 s-1", _TC, -1e-3, 1e-2, "evapotranspiration", "flux"),
-    Variable("runoff_flux", "runoff_flux", "kg m-2 s-1", _TC, 0.0, 0.1, "surface runoff and drainage", "flux"),
-    Variable("surface_soil_moisture", _SOIL_WATER, "m3 m-3", _TC, 0.0, 1.0, "satellite soil moisture, top 5 cm", "observation"),
-    Variable("root_zone_soil_moisture", _SOIL_WATER, "m3 m-3", _TC, 0.0, 1.0, "soil moisture of the top metre", "drought"),
-    Variable("soil_moisture_percentile", "", "%", _TC, 0.0, 100.0, "percentile of root-zone soil moisture among the reference years", "drought"),
-    Variable("drought_class", "", "1", _TC, -5.0, 5.0, "drought class: D0..D4 are 1..5, W0..W4 are -1..-5, 0 is neither", "drought"),
-)  # fmt: skip
+    _cf("precipitation_flux", "kg m-2 s-1", _TC, 0.0, 0.02, "precipitation", "forcing"),
+    _cf("air_temperature", "K", _TC, 180.0, 340.0, "air temperature at 2 m", "forcing"),
+    _cf("specific_humidity", "1", _TC, 0.0, 0.06, "specific humidity at 2 m", "forcing"),
+    _cf("wind_speed", "m s-1", _TC, 0.0, 60.0, "wind speed at 10 m", "forcing"),
+    _cf("surface_air_pressure", "Pa", _TC, 4.5e4, 1.1e5, "surface air pressure", "forcing"),
+    _cf("surface_downwelling_shortwave_flux_in_air", "W m-2", _TC, 0.0, 550.0, "incoming sunlight", "forcing"),
+    _cf("surface_downwelling_longwave_flux_in_air", "W m-2", _TC, 50.0, 700.0, "incoming thermal radiation", "forcing"),
+    _cf(_THETA, "m3 m-3", _TLC, 0.0, 1.0, "soil moisture", "state"),
+    _cf("canopy_water_amount", "kg m-2", _TC, 0.0, 50.0, "water on leaves", "state"),
+    _cf("surface_snow_amount", "kg m-2", _TC, 0.0, 2e4, "snow on the ground", "state"),
+    _cf("water_evapotranspiration_flux", "kg m-2 s-1", _TC, -1e-3, 1e-2, "evapotranspiration", "flux"),
+    _cf("runoff_flux", "kg m-2 s-1", _TC, 0.0, 0.1, "surface runoff and drainage", "flux"),
+    _own("surface_soil_moisture", _THETA, "m3 m-3", _TC, 0.0, 1.0, "satellite soil moisture, top 5 cm", "observation"),
+    _own("root_zone_soil_moisture", _THETA, "m3 m-3", _TC, 0.0, 1.0, "soil moisture of the top metre", "drought"),
+    _own("soil_moisture_percentile", "", "%", _TC, 0.0, 100.0, _PERCENTILE, "drought"),
+    _own("drought_class", "", "1", _TC, -5.0, 5.0, _CLASS, "drought"),
+)
 
 VARIABLES = MappingProxyType({row.name: row for row in _ROWS})
 

@@ -1,0 +1,1 @@
+"""The portal: it reads, follows the events, and shows."""

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import streamlit as st
 
-from twin.indices import classes
+from twin.indices import classes, palette
 from ui import figures, words
 
 STATIC = Path(__file__).parent / "static"
@@ -53,7 +53,7 @@ def payload(
         "dy": where.dy,
         "legend": figures.legend(share),
         "missing": words.percent(share.get(classes.MISSING, 0.0)),
-        "normal": figures.NORMAL,
+        "normal": palette.NORMAL,
         "paper": figures.PAPER,
         "title": title,
         "shown": shown,

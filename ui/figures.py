@@ -18,7 +18,7 @@ import pandas as pd
 import xarray as xr
 
 from twin.indices import classes
-from twin.indices.palette import COLORS, DRY, NORMAL, WET
+from twin.indices.palette import COLORS, DRY, WET
 from ui import words
 
 PAPER = {"light": "#f7f9fb", "dark": "#14181d"}

@@ -288,7 +288,8 @@ def reference(years: int, first: int | None = None, last: int | None = None) -> 
         return f"{text}."
     short = f"{text}. That is a short record ({ENOUGH_YEARS} years are usual)"
     if years < EXCEPTIONAL_YEARS:
-        return f"{short}: nothing rarer than {50 / (years + 1):.0f} % can be told from it, so take the class as a rough guide."
+        rarest = f"nothing rarer than {50 / (years + 1):.0f} % can be told from it"
+        return f"{short}: {rarest}, so take the class as a rough guide."
     return f"{short}, so take the class as a rough guide."
 
 

@@ -74,6 +74,19 @@ def test_an_item_walks_all_the_way_through(twin, arrivals):
     assert updated.data["item"] in {link.get_absolute_href() for link in item.get_links("self")}
 
 
+def test_a_stranger_opens_the_arrays_with_xarray_alone(twin, arrivals):
+    """The lines of docs/consumers.md, word for word."""
+    take(twin, arrivals)
+    page = Path(__file__).parents[2].joinpath("docs", "consumers.md").read_text()
+    item = next(twin.catalog.search(collections=["demo-drought"]))
+    program = page.split("```python\nimport icechunk")[1].split("```")[0]
+    told = {"item": item}
+    exec("import icechunk" + program, told)
+    ours = twin.store.at().dataset("demo", "drought")
+    np.testing.assert_array_equal(told["drought"]["time"].values, ours["time"].values)
+    np.testing.assert_array_equal(told["drought"]["drought_class"].values, ours["drought_class"].values)
+
+
 def test_delivered_twice_changes_nothing(twin, arrivals):
     take(twin, arrivals)
     snapshot, digest = twin.store.at().snapshot, twin.store.at().digest("demo")

@@ -104,10 +104,10 @@ def remembering(cells: int, days: np.ndarray, seed: int) -> np.ndarray:
 
 @pytest.mark.parametrize("years", [2, 5, 10, 30])
 def test_classes_are_as_frequent_as_they_say_however_short_the_record(years):
-    """Three more years of the same climate: the median is the median, and no class is called more often than it should be.
+    """Three more years of the same climate: the median is the median, and no class is called more often than it should.
 
-    The tolerance of three points is what 150 cells of about 25 independent values each can tell; short records may call a
-    class a little too seldom, never too often.
+    The tolerance of three points is what 150 cells of about 25 independent values each can tell; short records may call
+    a class a little too seldom, never too often.
     """
     days = pd.date_range("1991-01-01", periods=round(365.25 * (years + 3))).values
     values = remembering(150, days, years)

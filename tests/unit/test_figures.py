@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from twin.indices import classes
+from twin.indices import classes, palette
 from ui import component, figures, markup
 
 SQUARE = [[0.0, 0.0], [4.0, 0.0], [4.0, 4.0], [0.0, 4.0], [0.0, 0.0]]
@@ -148,7 +148,7 @@ def oklab(color: str, eyes) -> np.ndarray:
 @pytest.mark.parametrize("eyes", VISION)
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_classes_can_be_told_apart_by_all_eyes(eyes, theme):
-    colors = {**figures.COLORS, 0: figures.NORMAL[theme]}
+    colors = {**palette.COLORS, 0: palette.NORMAL[theme]}
     seen = {code: oklab(color, VISION[eyes]) for code, color in colors.items()}
     # 2 is a just noticeable difference side by side; a map needs several times that
     for a, b in itertools.combinations(seen, 2):
@@ -156,7 +156,7 @@ def test_classes_can_be_told_apart_by_all_eyes(eyes, theme):
 
 
 def test_every_step_is_darker_so_the_order_survives_grey_printing():
-    for side in (figures.DRY, figures.WET):
+    for side in (palette.DRY, palette.WET):
         lightness = [oklab(color, np.eye(3))[0] for color in side]
         assert all(b < a - 8 for a, b in itertools.pairwise(lightness))
 

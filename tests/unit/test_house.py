@@ -34,7 +34,7 @@ def test_no_module_shadows_the_standard_library():
 
 
 def test_importing_opens_nothing(tmp_path):
-    """Importing every module of the lower layers leaves no file behind in the working directory and connects to nothing."""
+    """Importing every module of the lower layers leaves no file in the working directory and connects to nothing."""
     modules = [
         ".".join(path.relative_to(ROOT).with_suffix("").parts)
         for name in ("twin", "stac", "infra")

@@ -82,7 +82,8 @@ def test_every_source_item_is_named_however_many():
 def test_the_asset_says_which_snapshot_and_group_to_open():
     asset = items.drought_item(RELEASE).assets["data"]
     assert (asset.href, asset.media_type) == (RELEASE["store"], "application/vnd.zarr+icechunk")
-    assert (asset.extra_fields["version"], asset.extra_fields["twin:group"]) == (RELEASE["snapshot"], "conus/drought")
+    assert asset.extra_fields["version"] == RELEASE["snapshot"]
+    assert asset.extra_fields["twin:groups"] == ["conus/drought", "conus/drought/recent"]
 
 
 def test_each_kind_holds_its_own_variables_on_its_own_dimensions():

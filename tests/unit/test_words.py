@@ -6,7 +6,6 @@ from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
-from twin import climatology
 from twin.indices import classes
 from ui import words
 

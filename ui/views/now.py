@@ -15,6 +15,7 @@ import streamlit as st
 
 from infra.bus import Event
 from twin.errors import TwinError
+from twin.indices import palette
 from ui import component, data, figures, markup, words
 
 SILENCE = 36 * 3600.0  # s; daily products that miss more than a day deserve a word
@@ -144,7 +145,7 @@ def _place(release: data.Release, cell: int, chosen: tuple[float, float], day: d
     until = found.classes.sel(time=slice(None, at))
     earlier = found.percentile.reindex(time=[at - np.timedelta64(TREND_DAYS, "D")]).item()
     theme = st.context.theme.type or "light"
-    color = figures.COLORS.get(code, figures.NORMAL[theme] if code == 0 else "")
+    color = palette.COLORS.get(code, palette.NORMAL[theme] if code == 0 else "")
     notes = [
         words.since([int(c) for c in until.values], [_date(t) for t in until["time"].values]),
         words.trend(percentile, earlier, TREND_DAYS),

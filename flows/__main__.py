@@ -219,10 +219,10 @@ def export(
     """Write the drought of a period as NetCDF or CSV, or everything published as a static STAC catalogue."""
     from infra import export as exporting
     from infra.settings import Settings
-    from infra.wiring import build
+    from infra.wiring import build, embedded_catalog
 
-    with exit_codes():
-        print(exporting.export(build(Settings()), region_name, target, first or None, last or None))
+    with exit_codes(), embedded_catalog(Settings()) as settings:
+        print(exporting.export(build(settings), region_name, target, first or None, last or None))
 
 
 @app.command()

@@ -79,7 +79,7 @@ def dispatch(
     limit: int,
     now: Callable[[], datetime] = verbs.now,
 ) -> str | None:
-    """Settle what was under way; when nothing is any more, start a run for what has gathered; the run under way, if any.
+    """Settle what was under way; when nothing is, start a run for what has gathered. The run under way, if any.
 
     A batch whose run has ended already is one that waits: the next batch goes first.
     """

@@ -60,7 +60,8 @@ _MONTHS = (
     "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
     "December",
 )  # fmt: skip
-_MONTHS_PLURAL = tuple(month[:-1] + "ies" if month.endswith("ry") else f"{month}s" for month in _MONTHS)
+_ENDINGS = {"ry": "ries", "ch": "ches"}  # of the plurals that do not just add an s
+_MONTHS_PLURAL = tuple(month[:-2] + _ENDINGS.get(month[-2:], month[-2:] + "s") for month in _MONTHS)
 ENOUGH_YEARS = 30  # a climatological normal, WMO-No. 1203
 EXCEPTIONAL_YEARS = 24  # Hazen's 1/2/(n + 1) reaches 2 %, the limit of D4
 

@@ -17,13 +17,13 @@ def export(services: Services, region: str, target: Path, first: str | None, las
 
     Raises SettingsError for an unknown region or ending, or a period without data. A file appears whole or not at all.
     """
+    if target.suffix not in ("", ".nc", ".csv"):
+        raise SettingsError("export", expected="a name ending in .nc or .csv, or a folder", found=str(target))
     view = services.store.at()
     if region not in view.regions():
         raise SettingsError("region", expected=f"one of {', '.join(view.regions()) or 'none yet'}", found=region)
     if target.suffix == "":
         return f"{write_static(services.catalog, target)} items in {target}"
-    if target.suffix not in (".nc", ".csv"):
-        raise SettingsError("export", expected="a name ending in .nc or .csv, or a folder", found=str(target))
     data = drought(view, region, first, last)
     fresh = target.with_name(f".{target.name}.part")
     if target.suffix == ".nc":

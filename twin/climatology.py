@@ -104,15 +104,16 @@ def percentile(theta: xr.DataArray | np.ndarray, time: np.ndarray, reference: xr
     """
     values = np.atleast_2d(np.asarray(theta, dtype=np.float32))
     times = np.atleast_1d(np.asarray(time, dtype="datetime64[ns]"))
-    knots = reference[KNOTS].transpose("pentad", "probability", "cell").values
+    before, weight = pentad_of(times)
+    needed = np.unique([before, (before + 1) % PENTADS])  # the only ones to read
+    knots = reference[KNOTS].isel(pentad=needed).transpose("pentad", "probability", "cell").values
     if values.shape != (times.size, knots.shape[2]):
         expected = f"(time {times.size}, cell {knots.shape[2]})"
         raise VariableError("soil moisture", expected=expected, found=f"shape {values.shape}")
     positions = hazen(reference["probability"].values, int(reference.attrs["reference_years"]))
-    before, weight = pentad_of(times)
     ranks = np.empty(values.shape, dtype=np.float32)
     for row in range(times.size):
-        a, b = knots[before[row]], knots[(before[row] + 1) % PENTADS]
+        a, b = (knots[np.searchsorted(needed, pentad % PENTADS)] for pentad in (before[row], before[row] + 1))
         _rank(values[row], a, b, np.float32(weight[row]), 100.0 * positions, ranks[row])
     return _labelled(ranks, theta, times)
 

@@ -18,7 +18,8 @@ import logging
 import signal
 import threading
 import time
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar, cast
 from uuid import UUID
@@ -41,6 +42,7 @@ from infra import telemetry, verbs
 from infra.settings import Region, Settings, region
 from infra.wiring import build, outbox
 from stac.watch import Watcher
+from twin.errors import Transient
 
 log = logging.getLogger("twin.serve")
 RUN_TRIES = 3  # times one run is restarted after its process died
@@ -93,6 +95,16 @@ def reconcile(client: SyncPrefectClient, region_name: str) -> int:
     return len(dead)
 
 
+@contextmanager
+def _next_turn_tries_again() -> Iterator[None]:
+    try:
+        yield
+    except Transient as reason:
+        log.warning("asked again at the next turn: %s", reason)
+    except Exception:
+        log.exception("this turn failed; the next one tries again")
+
+
 def doorbell(place: Region, sources: Sequence[str], settings: Settings, stop: threading.Event) -> None:
     """Poll the sources and dispatch what has gathered, until told to stop; a turn that fails is logged and repeated."""
     try:
@@ -100,13 +112,12 @@ def doorbell(place: Region, sources: Sequence[str], settings: Settings, stop: th
             services, arrivals, runs = build(settings), outbox(settings), PrefectRuns(client)
             watchers = [Watcher(source) for source in sources]
             while not stop.wait(settings.watch.poll_seconds):
-                try:
-                    verbs.publish(services, place)  # what a killed run committed but did not publish
+                with _next_turn_tries_again():  # what a killed run committed but did not tell
+                    verbs.publish(services, place)
                     verbs.announce(services, place)
+                with _next_turn_tries_again():  # goes on while the catalogue is away
                     poll(services, place, watchers, arrivals)
                     dispatch(services, place, arrivals, runs, settings.watch.batch)
-                except Exception:
-                    log.exception("this turn failed; the next one tries again")
     finally:
         stop.set()  # without its doorbell this process is of no use: it ends, and is started again
 

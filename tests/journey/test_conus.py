@@ -45,7 +45,13 @@ def test_catching_up_takes_everything_once(home, source):
     assert told["commits"] == told["published"] == 1 and told["events"] == 2 and told["waits_for"] is None
     assert {"watch", "ingest", "refresh", "assess", "commit", "publish", "announce"} <= told["seconds"].keys()
     again = run(home, source)
-    assert (again["seen"], again["ingested"], again["commits"], again["published"], again["events"]) == (753, 0, 0, 0, 0)
+    assert (again["seen"], again["ingested"], again["commits"], again["published"], again["events"]) == (
+        753,
+        0,
+        0,
+        0,
+        0,
+    )
 
 
 def test_the_state_is_brought_up_to_the_last_day_of_forcing(home):
@@ -58,13 +64,14 @@ def test_the_state_is_brought_up_to_the_last_day_of_forcing(home):
 
 
 def test_the_open_loop_follows_what_smap_saw(home):
-    """Correlation with retrievals the model has not used: 0.70 to 0.72 for a prototype of the 3 h tier, here 0.6 is asked."""
+    """Correlation with retrievals the model has not used: a prototype of the 3 h tier reached 0.70, 0.6 is asked here."""
     view = build(Settings(home=home)).store.at()
     observed = view.dataset("conus", "observations/smap-l3-am")["surface_soil_moisture"].values
     layers = view.dataset("conus", "state")["volume_fraction_of_condensed_water_in_soil"]
     modelled = layers.isel(layer=0).values[: len(observed)]
     both = np.isfinite(observed)
-    r = [np.corrcoef(modelled[m, c], observed[m, c])[0, 1] for c in range(308) if (m := both[:, c]).sum() > 100]
+    varied = [c for c in range(308) if both[:, c].sum() > 100 and observed[both[:, c], c].std() > 0]
+    r = [np.corrcoef(modelled[both[:, c], c], observed[both[:, c], c])[0, 1] for c in varied]
     assert len(r) > 250 and np.median(r) > 0.6
 
 

@@ -43,7 +43,10 @@ def test_rank_never_claims_more_years_than_there_are():
             assert all(count <= years for count in counts)
 
 
-@pytest.mark.parametrize(("month", "plural"), [(1, "Januaries"), (2, "Februaries"), (3, "Marches"), (4, "Aprils"), (5, "Mays"), (12, "Decembers")])
+@pytest.mark.parametrize(
+    ("month", "plural"),
+    [(1, "Januaries"), (2, "Februaries"), (3, "Marches"), (4, "Aprils"), (5, "Mays"), (12, "Decembers")],
+)
 def test_months_in_the_plural(month, plural):
     assert words.rank(5, date(2026, month, 1), 20) == f"Drier than 19 of 20 {plural}."
 

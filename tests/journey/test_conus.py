@@ -59,7 +59,7 @@ def test_the_state_is_brought_up_to_the_last_day_of_forcing(home):
 
 
 def test_the_open_loop_follows_what_smap_saw(home):
-    """Correlation with retrievals the model has not used: a prototype of the 3 h tier reached 0.70, 0.6 is asked here."""
+    """Correlation with retrievals the model has not used; a prototype of a 3 h model reached 0.70, 0.6 is asked."""
     view = build(Settings(home=home)).store.at()
     observed = view.dataset("conus", "observations/smap-l3-am")["surface_soil_moisture"].values
     layers = view.dataset("conus", "state")["volume_fraction_of_condensed_water_in_soil"]

@@ -179,11 +179,11 @@ def test_questions_about_releases(catalog):
         made = release(sequence, day)
         catalog.upsert(drought_collection(made), [drought_item(made)])
     newest = query.latest_release(catalog, "r")
-    assert (newest["sequence"], newest["snapshot"], newest["store"], newest["group"]) == (
+    assert (newest["sequence"], newest["snapshot"], newest["store"], newest["groups"]) == (
         3,
         "S3",
         "/srv/store",
-        "r/drought",
+        ["r/drought", "r/drought/recent"],
     )
     assert newest["previous"] == "r-drought-r2" and newest["class_fractions"] == {"D0": 0.5}
     assert [source["key"] for source in newest["sources"]] == ["p/a3@0"]

@@ -65,7 +65,8 @@ def test_the_open_loop_follows_what_smap_saw(home):
     layers = view.dataset("conus", "state")["volume_fraction_of_condensed_water_in_soil"]
     modelled = layers.isel(layer=0).values[: len(observed)]
     both = np.isfinite(observed)
-    varied = [c for c in range(308) if both[:, c].sum() > 100 and observed[both[:, c], c].std() > 0]
+    # One cell's retrievals are 0.4905 on all of 351 days: stuck, so nothing can correlate with them.
+    varied = [c for c in range(308) if both[:, c].sum() > 100 and np.ptp(observed[both[:, c], c]) > 1e-6]
     r = [np.corrcoef(modelled[both[:, c], c], observed[both[:, c], c])[0, 1] for c in varied]
     assert len(r) > 250 and np.median(r) > 0.6
 

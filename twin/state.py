@@ -16,12 +16,12 @@ from twin.variables import LAYERS, ROOT_ZONE, VARIABLES
 THETA, CANOPY, SNOW = "volume_fraction_of_condensed_water_in_soil", "canopy_water_amount", "surface_snow_amount"
 
 
-def initial(parameters: xr.Dataset, saturation: float | np.ndarray = 0.6) -> xr.Dataset:
-    """Every layer at `saturation` (fraction of pore space, one or by cell), no snow, dry leaves.
+def initial(parameters: xr.Dataset, saturation: float = 0.6) -> xr.Dataset:
+    """Every layer at `saturation` (fraction of pore space), no snow, dry leaves.
 
     Raises SettingsError unless 0 < saturation ≤ 1.
     """
-    if not ((np.asarray(saturation) > 0.0) & (np.asarray(saturation) <= 1.0)).all():
+    if not 0.0 < saturation <= 1.0:
         raise SettingsError("initial saturation", expected="above 0, up to 1", found=saturation)
     pores = parameters["theta_s"].transpose("layer", "cell", missing_dims="ignore").values
     theta = np.broadcast_to(saturation * pores, (len(LAYERS), parameters.sizes["cell"])).astype(np.float64)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from base64 import b64encode
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
@@ -64,12 +65,14 @@ def update(region_name: str, arrivals: list[dict[str, Any]], label: str = "") ->
     log.info("%s: %s", region_name, ", ".join(f"{count} {name}" for name, count in done.items()))
     if snapshot:
         create_table_artifact(
-            [{"what": name, "count": str(count)} for name, count in done.items()], key=f"{region_name}-update"
+            [{"what": name, "count": str(count)} for name, count in done.items()],
+            key=f"{region_name}-update",
+            description=f"What the last update of {region_name} did.",
         )
         picture = quicklook.drought_png(services.store.at(snapshot), region_name)
         if picture:
             create_image_artifact(
-                f"data:image/png;base64,{picture}",
+                f"data:image/png;base64,{b64encode(picture).decode()}",
                 key=f"{region_name}-drought-map",
                 description=f"Drought classes, {region_name}",
             )

@@ -1,9 +1,12 @@
-"""A small picture of a region's newest drought map, for the artifacts of a run."""
+"""A small picture of a region's newest drought map, for the artifacts of a run and the overview of an item."""
 
 from __future__ import annotations
 
-import base64
+import hashlib
 import io
+import os
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -23,8 +26,20 @@ def _raster(codes: np.ndarray, grid: xr.Dataset) -> np.ndarray:
     return raster
 
 
-def drought_png(view: View, region: str, width: int = 420) -> str | None:
-    """The newest drought classes as a PNG, base64; None before the first release."""
+def keep(view: View, region: str, name: str, folder: Path) -> dict[str, Any] | None:
+    """Write the picture of a view to `folder`/`name`.png, whole or not at all; its href, size and checksum."""
+    picture = drought_png(view, region)
+    if picture is None:
+        return None
+    folder.mkdir(parents=True, exist_ok=True)
+    fresh = folder / f".{name}.{os.getpid()}"
+    fresh.write_bytes(picture)
+    target = fresh.replace(folder / f"{name}.png")
+    return {"href": target.as_uri(), "size": len(picture), "checksum": f"1220{hashlib.sha256(picture).hexdigest()}"}
+
+
+def drought_png(view: View, region: str, width: int = 420) -> bytes | None:
+    """The newest drought classes as a PNG; None before the first release."""
     if not view.has(region, "drought"):
         return None
     drought = view.dataset(region, "drought")["drought_class"]
@@ -36,4 +51,4 @@ def drought_png(view: View, region: str, width: int = 420) -> str | None:
     scale = max(1, width // picture.width)
     out = io.BytesIO()
     picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST).save(out, "PNG")
-    return base64.b64encode(out.getvalue()).decode()
+    return out.getvalue()

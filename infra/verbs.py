@@ -20,7 +20,7 @@ import pandas as pd
 import xarray as xr
 
 from infra import ingest as reading
-from infra import regional
+from infra import quicklook, regional
 from infra.bus import Event
 from infra.settings import Region
 from infra.store import Draft, View
@@ -417,7 +417,10 @@ def announce(services: Services, region: Region) -> int:
 
 
 def release_of(services: Services, region: Region, entry: Mapping[str, Any]) -> dict[str, Any]:
-    """Everything an item says about one release, as plain data."""
+    """Everything an item says about one release, as plain data; its picture is drawn and kept beside the store."""
+    snapshot = services.store.snapshot_of(region.name, entry["seq"])
+    pictures = services.settings.home / "quicklooks"
+    look = quicklook.keep(services.store.at(snapshot), region.name, f"{region.name}-r{entry['seq']}", pictures)
     return {
         **entry["release"],
         "region": region.name,
@@ -429,7 +432,8 @@ def release_of(services: Services, region: Region, entry: Mapping[str, Any]) -> 
         "previous": entry["previous"],
         "tier": "open_loop",
         "time": entry["time"],
-        "snapshot": services.store.snapshot_of(region.name, entry["seq"]),
+        "snapshot": snapshot,
+        "quick_look": look,
         "store": _absolute(services.store.url),
         "layers": list(LAYERS),
         "sources": [{"key": r["key"], "id": r["id"], "href": _absolute(r["href"])} for r in entry["consumed"]],

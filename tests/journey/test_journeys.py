@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import random
@@ -9,6 +10,7 @@ import subprocess
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
@@ -69,6 +71,10 @@ def test_an_item_walks_all_the_way_through(twin, arrivals):
     assert np.isfinite(percentile).all() and percentile.min() >= 0 and percentile.max() <= 100
     item = next(twin.catalog.search(collections=["demo-drought"]))
     assert validate(item.to_dict()) == []
+    overview = item.assets["overview"]
+    picture = Path(urlsplit(overview.href).path).read_bytes()
+    assert picture.startswith(b"\x89PNG") and len(picture) == overview.extra_fields["file:size"]
+    assert overview.extra_fields["file:checksum"] == "1220" + hashlib.sha256(picture).hexdigest()
     sources = {link.get_absolute_href() for link in item.get_links("derived_from")}
     assert sources == {Path(record["href"]).as_uri() for record in view.ledger("demo").values()}
     assert updated.data["item"] in {link.get_absolute_href() for link in item.get_links("self")}

@@ -6,9 +6,9 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
-from flows.watch import look
 from infra import telemetry, verbs
 from infra.settings import Region, Settings
 from infra.verbs import Tally
@@ -25,7 +25,7 @@ def catch_up(settings: Settings, place: Region, sources: Sequence[str], once: bo
         watchers = [Watcher(source) for source in sources]
         while True:
             with _timed(tally, "watch"):
-                found = [arrival for watcher in watchers for arrival in look(watcher)]
+                found = [arrival for watcher in watchers for arrival in verbs.look(watcher)]
             tally.seen += len(found)
             advance(services, place, found, settings.watch.batch, tally)
             if once:
@@ -45,9 +45,10 @@ def advance(services: Services, place: Region, found: Sequence[Mapping[str, Any]
     ledger = services.store.at().ledger(place.name)
     fresh = sorted((a for a in found if a["key"] not in ledger), key=lambda a: (a["datetime"], a["key"]))
     batches = [fresh[start : start + size] for start in range(0, len(fresh), size)]
-    for batch in telemetry.progress(batches, f"{place.name}: {len(fresh)} new items") if batches else [[]]:
+    reading = partial(telemetry.progress, label=f"{place.name}: reading items") if fresh else iter
+    for batch in batches or [[]]:
         with _timed(tally, "ingest"):
-            read = verbs.ingest(services, place, batch)
+            read = verbs.ingest(services, place, batch, track=reading)
         tally.waiting += len(read.waiting)
         inside = sum(tally.seconds.get(step, 0.0) for step in ("refresh", "assess"))
         with _timed(tally, "commit"):

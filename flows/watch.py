@@ -24,7 +24,6 @@ from infra import verbs
 from infra.arrivals import Arrivals, Entry, Sent
 from infra.settings import Region, Settings, region
 from infra.wiring import Services, build, outbox
-from stac.catalog import Refused, Unreachable
 from stac.watch import Watcher
 from twin.errors import Rejected, SettingsError, Transient
 
@@ -52,23 +51,13 @@ def poll(services: Services, place: Region, watchers: Iterable[Watcher], arrival
     for watcher in watchers:
         found: list[dict[str, Any]] = []
         try:
-            for arrival in look(watcher):
+            for arrival in verbs.look(watcher):
                 found.append(arrival)
         except (Transient, SettingsError) as reason:
             log.warning("asked again at the next poll: %s", reason)
         # Also what came before the source went away: its watcher will not give it a second time.
         new += arrivals.remember(place.name, [arrival for arrival in found if arrival["key"] not in ledger])
     return new
-
-
-def look(watcher: Watcher) -> Iterator[dict[str, Any]]:
-    """What a source has that this watcher has not seen; Transient while it is away, SettingsError if it refuses us."""
-    try:
-        yield from watcher.poll(verbs.now())
-    except Unreachable as err:
-        raise Transient("source", expected="an answer", found=str(err), where=watcher.source) from err
-    except Refused as err:
-        raise SettingsError("source", expected="to be let in", found=str(err), where=watcher.source) from err
 
 
 def dispatch(

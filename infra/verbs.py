@@ -9,7 +9,7 @@ the same bits. Publishing and announcing are projections of the journal: they ma
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,8 +27,10 @@ from infra.store import Draft, View
 from infra.wiring import Services
 from stac import collection as collections
 from stac import item as items
+from stac.catalog import Refused, Unreachable
+from stac.watch import Watcher
 from twin import climatology, forcing, grid, state
-from twin.errors import Conflict, Rejected, TimeError, Transient
+from twin.errors import Conflict, Rejected, SettingsError, TimeError, Transient
 from twin.events import DROUGHT_UPDATED, ITEM_QUARANTINED, OBSERVATIONS_INGESTED, REGION_PREPARED, fact
 from twin.indices import classes
 from twin.variables import LAYERS, VARIABLES, with_role
@@ -75,6 +77,17 @@ class Tally:
 def now() -> datetime:
     """The clock of the twin, UTC."""
     return datetime.now(UTC)
+
+
+# ------------------------------------------------------------------------------------------------------------- look
+def look(watcher: Watcher) -> Iterator[dict[str, Any]]:
+    """What a source has that this watcher has not seen; Transient while it is away, SettingsError if it refuses us."""
+    try:
+        yield from watcher.poll(now())
+    except Unreachable as err:
+        raise Transient("source", expected="an answer", found=str(err), where=watcher.source) from err
+    except Refused as err:
+        raise SettingsError("source", expected="to be let in", found=str(err), where=watcher.source) from err
 
 
 # ---------------------------------------------------------------------------------------------------------- prepare

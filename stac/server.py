@@ -61,6 +61,7 @@ TITLE, ABOUT = "Drought twin catalogue", "What the drought twin publishes: droug
 def create_app(path: str, token: str = "") -> FastAPI:
     """The application over the SQLite file at `path`; without a token nobody can write."""
     index = Index(path)
+    logging.getLogger("stac_fastapi.api.errors").setLevel(logging.CRITICAL)  # a client's mistake is told to the client
 
     @asynccontextmanager
     async def closing(_: FastAPI) -> AsyncIterator[None]:
@@ -489,7 +490,6 @@ def main(arguments: list[str] | None = None) -> None:
         "--token-env", default="TWIN_CATALOG__TOKEN", help="environment variable that holds the token for writing"
     )
     options = parser.parse_args(arguments)
-    logging.getLogger("stac_fastapi.api.errors").setLevel(logging.CRITICAL)  # a client's mistake is told to the client
     app = create_app(options.path, os.environ.get(options.token_env, ""))
     uvicorn.run(
         app, host=options.host, port=options.port, log_level="warning", access_log=False, timeout_graceful_shutdown=3

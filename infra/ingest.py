@@ -30,6 +30,7 @@ from stac.sources import Band, Product
 from twin import grid as cells_of
 from twin.checks import check_range
 from twin.errors import PlaceError, RangeError, SettingsError, TimeError, UnitsError, VariableError
+from twin.forcing import standard_pressure
 from twin.variables import VARIABLES
 
 Average = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
@@ -422,16 +423,11 @@ def _driven(
     for recipe in product.derived:
         if recipe.how == "standard_atmosphere" and recipe.variable not in means:
             height = grid["elevation"].values if "elevation" in grid else np.zeros(grid.sizes["cell"])
-            means[recipe.variable] = np.where(known, standard_atmosphere(height), np.nan).astype(np.float32)
+            means[recipe.variable] = np.where(known, standard_pressure(height), np.nan).astype(np.float32)
             said = "the cells' elevation" if "elevation" in grid else "sea level, for the grid has no elevation"
             notes.setdefault("derived", {})[recipe.variable] = f"standard atmosphere at {said}"
     notes["cells_missing"] = int((~known).any(axis=0).sum())
     return {name: (("time", "cell"), means[name], VARIABLES[name].attrs) for name in product.provides}
-
-
-def standard_atmosphere(elevation: np.ndarray) -> np.ndarray:
-    """Mean air pressure, Pa, at an elevation above the sea, m. Ref: Allen et al. (1998), FAO-56, equation 7."""
-    return 101300.0 * ((293.0 - 0.0065 * np.asarray(elevation, float)) / 293.0) ** 5.26
 
 
 def _matcher(pixels: Pixels, grid: xr.Dataset, where: str) -> tuple[Average, np.ndarray]:

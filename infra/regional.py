@@ -64,8 +64,8 @@ def simulated_reference(services: Any, region: Region, found: xr.Dataset) -> tup
     first, last = pd.Timestamp(region.reference_start).year, pd.Timestamp(region.reference_end).year
     land = state.initial(constants, START)
     record = []
-    for year in range(first - SPIN_UP_YEARS, pd.Timestamp(region.start).year):
-        drivers = synthetic.forcing(climate, pd.date_range(f"{year}-01-01", f"{year}-12-31"), perturbed=True)
+    years = range(first - SPIN_UP_YEARS, pd.Timestamp(region.start).year)
+    for year, drivers in zip(years, synthetic.reference_forcing(climate, years), strict=True):
         land, diagnostics = services.model.run(land, drivers, constants)
         if first <= year <= last:
             record.append(state.root_zone(diagnostics["volume_fraction_of_condensed_water_in_soil"]).astype("float32"))

@@ -460,9 +460,7 @@ def release_of(services: Services, region: Region, entry: Mapping[str, Any]) -> 
 def _event(services: Services, region: Region, entry: Mapping[str, Any], body: Mapping[str, Any]) -> Event:
     data = {**body["data"], "snapshot": services.store.snapshot_of(region.name, entry["seq"])}
     if body["type"] == DROUGHT_UPDATED:
-        data["item"] = items.drought_href(
-            services.catalog.url, region.name, entry["seq"], entry["release"]["valid_day"]
-        )
+        data["item"] = items.drought_href(services.catalog.url, region.name, entry["seq"])
         data["latency"] = {**data["latency"], "analysed": entry["time"], "announced": _stamp(now())}
     source = f"/regions/{region.name}"
     return Event(body["id"], body["type"], source, body["subject"], entry["time"], data, key=region.name)

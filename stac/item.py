@@ -56,18 +56,13 @@ def state_item(release: Release) -> pystac.Item:
     return _item(release, "state")
 
 
-def drought_id(region: str, sequence: int) -> str:
-    """The id of a release's drought item."""
-    return item_id(region, "drought", sequence)
-
-
 def item_id(region: str, kind: str, sequence: int) -> str:
     """The id of a release's item; its sequence alone, so that the next release can name it."""
     return f"{region}-{kind}-r{sequence}"
 
 
-def drought_href(catalog_url: str, region: str, sequence: int, valid_day: str = "") -> str:
-    """Where a release's drought item is found on a catalogue; the day is no part of it."""
+def drought_href(catalog_url: str, region: str, sequence: int) -> str:
+    """Where a release's drought item is found on a catalogue."""
     return f"{catalog_url.rstrip('/')}/{_path(region, 'drought', sequence)}"
 
 

@@ -13,10 +13,11 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from infra.ingest import grid_of_source, read, soil_of_source, standard_atmosphere
+from infra.ingest import grid_of_source, read, soil_of_source
 from infra.settings import Region, Settings, region, region_grid
 from twin.checks import check_dataset
 from twin.errors import PlaceError, RangeError, TimeError, UnitsError, VariableError
+from twin.forcing import standard_pressure
 from twin.grid import from_points, regular
 from twin.variables import VARIABLES, with_role
 
@@ -119,9 +120,9 @@ def test_pressure_falls_with_the_elevation_of_the_grid(tmp_path, settings):
     arrival = item(tmp_path, "nldas2-fora-daily", "2020-01-01T00:00:00Z", {"data": nldas()})
     granule = take(arrival, settings, cells=cells)
     np.testing.assert_allclose(
-        granule.data.surface_air_pressure[0], standard_atmosphere(np.array([0, 1800.0])), rtol=1e-6
+        granule.data.surface_air_pressure[0], standard_pressure(np.array([0, 1800.0])), rtol=1e-6
     )
-    assert standard_atmosphere(1800.0) == pytest.approx(81800, abs=50)  # FAO-56, example 2: 81.8 kPa
+    assert standard_pressure(1800.0) == pytest.approx(81800, abs=50)  # FAO-56, example 2: 81.8 kPa
 
 
 @pytest.mark.parametrize("units", ["mm/day", "kg m-2 s-1", "", "mm"])

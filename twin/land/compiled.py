@@ -3,16 +3,20 @@
 Numba's own exp and log are calls to the C library, one number at a time; a polynomial and a bit pattern are plain
 arithmetic, so the compiler turns a loop over cells into vector instructions. Plain arithmetic also gives the same bits
 on every machine: no fused multiply-add, no fast-math, no vector library.
+
+One source serves both precisions: `single` rebuilds a function, and all it calls, with float32 numbers.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import FunctionType, ModuleType
 from typing import Any
 
 import llvmlite.ir as ir
+import numpy as np
 from numba import njit, types
 from numba.extending import intrinsic
 
@@ -32,45 +36,158 @@ def compiled(function: Callable[..., Any]) -> Any:
     """`function` compiled once per machine, without the GIL, with IEEE arithmetic and IEEE division by zero.
 
     What it calls is put in its place (a call inside a loop keeps the loop from being vectorised).
+    """
+    return _compile(function, forceinline=True)
 
-    Numba's cache looks only at the file of the function itself, so it would go on using old code after an edit of
+
+def stage(function: Callable[..., Any]) -> Any:
+    """`function` compiled like `compiled`, but called: for what works on a whole block, to be compiled on its own."""
+    return _compile(function)
+
+
+def _compile(function: Callable[..., Any], **options: bool) -> Any:
+    """Numba's cache looks only at the file of the function itself, so it would go on using old code after an edit of
     another file; the stamp of the whole package is added to it. Where that or a writable folder is missing, the
     function is compiled in every process instead.
     """
-    plain = njit(nogil=True, error_model="numpy", forceinline=True)
+    options = {"nogil": True, "error_model": "numpy", **options}
+    dispatcher = _cached(function, options) or njit(**options)(function)
+    _OPTIONS[dispatcher] = options
+    return dispatcher
+
+
+def _cached(function: Callable[..., Any], options: Mapping[str, Any]) -> Any:
+    """The function with a cache that knows the whole package, or None where that cannot be had."""
     try:
-        dispatcher = njit(nogil=True, error_model="numpy", forceinline=True, cache=True)(function)
+        dispatcher = njit(**options, cache=True)(function)
     except RuntimeError:  # no folder to cache in
-        return plain(function)
+        return None
     if not hasattr(dispatcher, "_cache"):  # NUMBA_DISABLE_JIT
         return dispatcher
     index = getattr(dispatcher._cache, "_cache_file", None)
     if index is None or not hasattr(index, "_source_stamp"):
-        return plain(function)
+        return None
     index._source_stamp = (index._source_stamp, _stamp())
     return dispatcher
 
 
-def _to_bits(typingctx, x):
-    """The bit pattern of a float64, int64."""
+_OPTIONS: dict[Any, dict[str, Any]] = {}  # every function compiled here, and how
+_SINGLE: dict[Any, Any] = {}  # float64 function → its float32 twin
+
+
+def single(function: Any) -> Any:
+    """The float32 twin of a compiled function: its numbers, and the functions it calls, in single precision."""
+    if function not in _SINGLE:
+        _SINGLE[function] = variant(function, "single", real=np.float32)
+    return _SINGLE[function]
+
+
+def variant(function: Any, suffix: str, swaps: Mapping[Any, Any] | None = None, real: Any = None) -> Any:
+    """A compiled function rebuilt under the name `<name>_<suffix>`, with other functions or another kind of number.
+
+    swaps   {compiled function: the one to call instead}, wherever it is called, however deep
+    real    type of every float written in it or in the globals it names; unchanged when None
+    Raises TypeError where a float or a function of ours is reached through a module, which cannot be swapped.
+    """
+    if swaps and function in swaps:
+        return swaps[function]
+    if function in _SINGLE and real is np.float32 and not swaps:
+        return _SINGLE[function]
+    plain: FunctionType = getattr(function, "py_func", function)
+    code = plain.__code__
+    names = dict(plain.__globals__)
+    changed = real is not None
+    for name in set(code.co_names) & set(names):
+        value = names[name]
+        if isinstance(value, ModuleType) and value is not math:
+            _refuse_hidden(value, code.co_names, plain)
+        elif _known(value):
+            names[name] = variant(value, suffix, swaps, real)
+            changed = changed or names[name] is not value
+        elif real is not None:
+            names[name] = _as(real, value)
+    if not changed:
+        return function
+    called = f"{plain.__name__}_{suffix}"
+    consts = code.co_consts if real is None else tuple(_as(real, value) for value in code.co_consts)
+    rebuilt = FunctionType(code.replace(co_consts=consts, co_name=called, co_qualname=called), names, called)
+    rebuilt.__qualname__, rebuilt.__module__, rebuilt.__doc__ = called, plain.__module__, plain.__doc__
+    return _compile(rebuilt, **_OPTIONS[function])
+
+
+def _known(value: Any) -> bool:
+    return callable(value) and getattr(value, "__hash__", None) is not None and value in _OPTIONS
+
+
+def _as(real: Any, value: Any) -> Any:
+    """A float, or a tuple of floats, as `real`; anything else as it is."""
+    if isinstance(value, tuple):
+        return tuple(_as(real, item) for item in value)
+    return real(value) if type(value) is float else value
+
+
+def _refuse_hidden(module: ModuleType, names: tuple[str, ...], function: FunctionType) -> None:
+    for name in names:
+        value = getattr(module, name, None)
+        if type(value) is float or _known(value):
+            raise TypeError(f"{function.__name__} names {module.__name__}.{name}: import it by name to make a variant")
+
+
+def _reinterpret(source: Any, target: Any) -> Any:
+    """An intrinsic that reads the bits of a number as another type of the same length."""
+    llvm = {types.float64: ir.DoubleType(), types.int64: ir.IntType(64)}[target]
+
+    def bits(typingctx, x):
+        def codegen(context, builder, signature, args):
+            return builder.bitcast(args[0], llvm)
+
+        return target(source), codegen
+
+    return intrinsic(bits)
+
+
+_bits: Any = _reinterpret(types.float64, types.int64)
+_float: Any = _reinterpret(types.int64, types.float64)
+
+# The same in 32 bits, whole steps at a time: numba would widen the integers in between to 64 bits.
+_I32, _F32 = ir.IntType(32), ir.FloatType()
+_HALF_ROOT = ir.Constant(_I32, 0x3F3504F3)  # the bits of 1/√2
+
+
+def _exponent_of(typingctx, x):
+    """e of x = 2**e m with m in [1/√2, √2), both float32."""
 
     def codegen(context, builder, signature, args):
-        return builder.bitcast(args[0], ir.IntType(64))
+        n = builder.sub(builder.bitcast(args[0], _I32), _HALF_ROOT)
+        return builder.sitofp(builder.ashr(n, ir.Constant(_I32, 23)), _F32)
 
-    return types.int64(types.float64), codegen
+    return types.float32(types.float32), codegen
 
 
-def _to_float(typingctx, n):
-    """The float64 of a bit pattern."""
+def _mantissa_of(typingctx, x):
+    """m of x = 2**e m with m in [1/√2, √2), both float32."""
 
     def codegen(context, builder, signature, args):
-        return builder.bitcast(args[0], ir.DoubleType())
+        n = builder.sub(builder.bitcast(args[0], _I32), _HALF_ROOT)
+        n = builder.and_(n, ir.Constant(_I32, 0x7FFFFF))
+        return builder.bitcast(builder.add(n, _HALF_ROOT), _F32)
 
-    return types.float64(types.int64), codegen
+    return types.float32(types.float32), codegen
 
 
-_bits: Any = intrinsic(_to_bits)
-_float: Any = intrinsic(_to_float)
+def _two_to_the(typingctx, x):
+    """2**n, float32, of a float32 to which 1.5 * 2**23 was added, so that its lowest bits hold n."""
+
+    def codegen(context, builder, signature, args):
+        n = builder.add(builder.bitcast(args[0], _I32), ir.Constant(_I32, 127))
+        return builder.bitcast(builder.shl(n, ir.Constant(_I32, 23)), _F32)
+
+    return types.float32(types.float32), codegen
+
+
+_exponent: Any = intrinsic(_exponent_of)
+_mantissa: Any = intrinsic(_mantissa_of)
+_power: Any = intrinsic(_two_to_the)
 
 _A = tuple(2.0 / math.log(2.0) / (2 * k + 1) for k in range(10))  # 2/ln 2 artanh(s)/s in powers of s²
 _E = tuple(math.log(2.0) ** k / math.factorial(k) for k in range(13))  # 2**f in powers of f
@@ -121,3 +238,39 @@ def exp2(x):
     p = _E[1] + f * p
     p = _E[0] + f * p
     return p * _float((_bits(whole) + 1023) << 52)
+
+
+_A32, _E32 = _as(np.float32, _A[:5]), _as(np.float32, _E[:8])
+_ONE32, _LIMIT32, _MAGIC32 = np.float32(1.0), np.float32(126.0), np.float32(12582912.0)
+
+
+@compiled
+def _log2_single(x):
+    """`log2` of a positive, normal float32; error < 2e-7."""
+    m = _mantissa(x)
+    s = (m - _ONE32) / (m + _ONE32)
+    z = s * s
+    p = _A32[3] + z * _A32[4]
+    p = _A32[2] + z * p
+    p = _A32[1] + z * p
+    p = _A32[0] + z * p
+    return _exponent(x) + s * p
+
+
+@compiled
+def _exp2_single(x):
+    """`exp2` of a float32, held within ±126; relative error < 3e-7."""
+    x = min(max(x, -_LIMIT32), _LIMIT32)
+    whole = x + _MAGIC32
+    f = x - (whole - _MAGIC32)
+    p = _E32[6] + f * _E32[7]
+    p = _E32[5] + f * p
+    p = _E32[4] + f * p
+    p = _E32[3] + f * p
+    p = _E32[2] + f * p
+    p = _E32[1] + f * p
+    p = _E32[0] + f * p
+    return p * _power(whole)
+
+
+_SINGLE.update({log2: _log2_single, exp2: _exp2_single})

@@ -30,7 +30,7 @@ from stac.sources import Band, Product
 from twin import grid as cells_of
 from twin.checks import check_range
 from twin.errors import PlaceError, RangeError, SettingsError, TimeError, UnitsError, VariableError
-from twin.forcing import standard_pressure
+from twin.forcing import complete, mean_of_days
 from twin.variables import VARIABLES
 
 Average = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
@@ -221,7 +221,7 @@ def _days(
     times = pixels.times
     if not times.is_monotonic_increasing or times.has_duplicates:
         raise TimeError("asset time", expected="increasing times", found=_spell(times), where=where)
-    per_day = 24 if product.step == "1h" else 1
+    per_day = _per_day(product)
     days, counts = np.unique(times.floor("D").values, return_counts=True)
     if counts.max() > per_day or not (counts == per_day).any():
         found = f"{counts.max()} on {pd.Timestamp(days[counts.argmax()]).date()}"
@@ -239,6 +239,11 @@ def _days(
         return pixels, kept
     chosen = times.floor("D").isin(kept)
     return replace(pixels, times=times[chosen], values={n: v[chosen] for n, v in pixels.values.items()}), kept
+
+
+def _per_day(product: Product) -> int:
+    """How many time steps of the files make a day."""
+    return 24 if product.step == "1h" else 1
 
 
 def _check_period(days: pd.DatetimeIndex, arrival: Mapping[str, Any], now: datetime, where: str) -> None:
@@ -276,14 +281,9 @@ def _spell(times: pd.DatetimeIndex) -> str:
 # ---------------------------------------------------------------------------------------------------------- values
 def _ours(pixels: Pixels, product: Product, notes: dict, where: str) -> dict[str, np.ndarray]:
     """The variables the product provides, in our units, (day, pixel), checked against the table of variables."""
-    values = _converted(pixels, product, where)
-    derived: dict[str, str] = {}
-    for recipe in product.derived:
-        combine = _RECIPES.get(recipe.how)
-        if combine and recipe.variable not in values and all(name in values for name in recipe.of):
-            values[recipe.variable] = combine([values[name] for name in recipe.of])
-            derived[recipe.variable] = f"{recipe.how} of {', '.join(recipe.of)}"
-    later = {recipe.variable for recipe in product.derived if recipe.how not in _RECIPES}
+    here = {recipe.variable for recipe in product.derived if recipe.of}
+    later = {recipe.variable for recipe in product.derived} - here
+    values, derived = complete(_converted(pixels, product, where), here)
     for name in product.provides:
         if name not in values and name not in later:
             wanted = " or ".join(
@@ -291,7 +291,8 @@ def _ours(pixels: Pixels, product: Product, notes: dict, where: str) -> dict[str
             )
             found = ", ".join(pixels.names) or "nothing"
             raise VariableError(f"{product.kind} {name!r}", expected=wanted, found=found, where=where)
-    daily = {name: _daily(values[name], product) for name in product.provides if name in values}
+    per_day = _per_day(product)
+    daily = {name: mean_of_days(values[name], per_day) for name in product.provides if name in values}
     usable = _unflagged(pixels, product, notes, where)
     for name, array in daily.items():
         daily[name] = array if usable is None else np.where(usable, array, np.float32(np.nan))
@@ -334,22 +335,9 @@ def _scaled(values: np.ndarray, band: Band) -> np.ndarray:
     return (values * np.float64(band.scale) + band.offset).astype(np.float32)
 
 
-_RECIPES = {
-    "hypot": lambda parts: np.hypot(*parts),
-    "sum": lambda parts: np.sum(parts, axis=0, dtype=np.float32),
-}
-
-
 def _makes(product: Product, name: str) -> set[str]:
     """The variable itself and those it may be derived from."""
     return {name}.union(*(recipe.of for recipe in product.derived if recipe.variable == name))
-
-
-def _daily(values: np.ndarray, product: Product) -> np.ndarray:
-    """Means over UTC days, (day, pixel); a day with a missing hour is missing."""
-    if product.step == "1D":
-        return values
-    return values.reshape(-1, 24, values.shape[1]).mean(axis=1, dtype=np.float64).astype(np.float32)
 
 
 def _unflagged(pixels: Pixels, product: Product, notes: dict, where: str) -> np.ndarray | None:
@@ -420,12 +408,10 @@ def _driven(
             found = "no finite value in the region's cells"
             raise RangeError(f"{product.kind} {name!r}", expected="values", found=found, where=where)
     known = np.isfinite(next(iter(means.values())))
-    for recipe in product.derived:
-        if recipe.how == "standard_atmosphere" and recipe.variable not in means:
-            height = grid["elevation"].values if "elevation" in grid else np.zeros(grid.sizes["cell"])
-            means[recipe.variable] = np.where(known, standard_pressure(height), np.nan).astype(np.float32)
-            said = "the cells' elevation" if "elevation" in grid else "sea level, for the grid has no elevation"
-            notes.setdefault("derived", {})[recipe.variable] = f"standard atmosphere at {said}"
+    height = {"surface_altitude": grid["elevation"].values} if "elevation" in grid else {}
+    means, derived = complete(means | height, {recipe.variable for recipe in product.derived})
+    if derived:
+        notes["derived"] = notes.get("derived", {}) | derived
     notes["cells_missing"] = int((~known).any(axis=0).sum())
     return {name: (("time", "cell"), means[name], VARIABLES[name].attrs) for name in product.provides}
 

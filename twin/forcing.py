@@ -1,20 +1,34 @@
-"""From what a provider gives to the forcing of the table: derived variables, FAO-56 quantities, daily means.
+"""From what a provider gives to the forcing of the table: derived variables, FAO-56 quantities, days and steps.
+
+    provider ─derive→ the table's variables ─daily_mean→ days ─disaggregate→ steps of 3 h and less
 
 Ref: Allen et al. (1998), FAO Irrigation and Drainage Paper 56 (equation numbers below are theirs).
 """
 
 from __future__ import annotations
 
+import operator
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
-from twin.errors import RangeError, TimeError, VariableError
+from twin import checks
+from twin.errors import RangeError, SettingsError, TimeError, UnitsError, VariableError
 from twin.grid import nearest_known
+from twin.land import weather
 from twin.variables import VARIABLES, with_role
 
 DAY = np.timedelta64(1, "D")
+LONGEST = np.timedelta64(
+    3, "h"
+)  # step of an energy balance; with 24 h it diverges, with 6 h it loses a tenth of its ET
+PHASES = ("rainfall_flux", "snowfall_flux")
+_WINDS, _AIR, _PRESSURE = ("eastward_wind", "northward_wind"), "air_temperature", "surface_air_pressure"
+_OPTIONAL = {"snowfall_flux": ("kg m-2 s-1", 0.02), "air_temperature_range": ("K", 60.0)}  # unit, largest value
 _WATER_TO_AIR = 0.622  # molecular weight of water over that of dry air
 _FREEZING = 273.15  # K
 _LATENT_HEAT = 2.45e6  # J kg-1, as in Allen et al. (1998)
@@ -75,53 +89,73 @@ def reference_evapotranspiration(
     return (radiative + aerodynamic) / (slope + gamma * (1.0 + 0.34 * wind_2m))
 
 
-def derive(ds: xr.Dataset) -> xr.Dataset:
-    """The seven forcing variables of the table, in its order; those that are missing from their close relatives.
+def _at_dew_point(dew: Any, pressure: Any) -> Any:
+    return specific_humidity(saturation_vapour_pressure(dew), pressure)
 
-    precipitation_flux     rainfall_flux + snowfall_flux
-    wind_speed             eastward_wind, northward_wind
-    surface_air_pressure   standard atmosphere at surface_altitude (m), or at sea level
-    specific_humidity      dew_point_temperature (K), or relative_humidity (fraction) with air_temperature
-    The attribute `derived` of the result names what was derived. Units must already be the table's.
-    Raises VariableError naming what is missing.
+
+def _at_part(part: Any, air: Any, pressure: Any) -> Any:
+    return specific_humidity(part * saturation_vapour_pressure(air), pressure)
+
+
+def _pressure(air: Any, altitude: Any = 0.0) -> Any:
+    """Standard pressure wherever there is air, so that a cell without data stays without."""
+    return xr.where(np.isfinite(air), standard_pressure(altitude), np.nan).astype(air.dtype)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A variable, what it is made of, the same in words, and the function of those, on arrays of any kind."""
+
+    variable: str
+    of: tuple[str, ...]
+    words: str
+    make: Callable[..., Any]
+
+
+RECIPES = (  # of two for one variable the first that can be made
+    Recipe("precipitation_flux", PHASES, "sum of rainfall_flux, snowfall_flux", operator.add),
+    Recipe("wind_speed", _WINDS, "hypot of eastward_wind, northward_wind", np.hypot),
+    Recipe(
+        "surface_air_pressure", (_AIR, "surface_altitude"), "standard atmosphere at the cells' elevation", _pressure
+    ),
+    Recipe("surface_air_pressure", (_AIR,), "standard atmosphere at sea level, for no elevation is known", _pressure),
+    Recipe("specific_humidity", ("dew_point_temperature", _PRESSURE), "saturation at the dew point", _at_dew_point),
+    Recipe("specific_humidity", ("relative_humidity", _AIR, _PRESSURE), "relative humidity of saturation", _at_part),
+)
+
+
+def complete(values: Mapping[str, Any], wanted: Collection[str]) -> tuple[dict[str, Any], dict[str, str]]:
+    """`values` with those of the wanted variables that RECIPES can make of them, and {what was made: of what}.
+
+    values   arrays of one shape, or that broadcast, in the table's units: numpy's or xarray's
     """
-    derived: list[str] = []
+    found, made = dict(values), {}
+    for recipe in RECIPES:
+        if recipe.variable in wanted and recipe.variable not in found and all(name in found for name in recipe.of):
+            found[recipe.variable] = recipe.make(*(found[name] for name in recipe.of))
+            made[recipe.variable] = recipe.words
+    return found, made
 
-    def add(name: str, needs: tuple[str, ...], make: Any) -> None:
-        nonlocal ds
-        if name not in ds and all(need in ds for need in needs):
-            ds = ds.assign({name: make(*(ds[need] for need in needs))})
-            derived.append(name)
 
-    add("precipitation_flux", ("rainfall_flux", "snowfall_flux"), lambda rain, snow: rain + snow)
-    add("wind_speed", ("eastward_wind", "northward_wind"), np.hypot)
-    add("surface_air_pressure", ("air_temperature", "surface_altitude"), _pressure)
-    add("surface_air_pressure", ("air_temperature",), _pressure)
-    add(
-        "specific_humidity",
-        ("dew_point_temperature", "surface_air_pressure"),
-        lambda dew, pressure: specific_humidity(saturation_vapour_pressure(dew), pressure),
-    )
-    add(
-        "specific_humidity",
-        ("relative_humidity", "air_temperature", "surface_air_pressure"),
-        lambda part, air, pressure: specific_humidity(part * saturation_vapour_pressure(air), pressure),
-    )
+def derive(ds: xr.Dataset, keep: Collection[str] = ()) -> xr.Dataset:
+    """The seven forcing variables of the table, in its order; those that are missing by RECIPES.
+
+    ds     relative_humidity is a fraction, dew_point_temperature in K, surface_altitude in m; units are the table's
+    keep   further variables that stay where they are there, such as PHASES for steps shorter than a day
+    The attribute `derived` of the result names what was derived. Raises VariableError naming what is missing.
+    """
     names = [variable.name for variable in with_role("forcing")]
-    absent = [name for name in names if name not in ds]
+    values, made = complete({str(name): variable for name, variable in ds.data_vars.items()}, names)
+    absent = [name for name in names if name not in values]
     if absent:
         raise VariableError(
             "forcing", expected=", ".join(absent), found=", ".join(map(str, ds.data_vars)) or "no variable"
         )
-    ds = ds[names].assign_attrs(derived=" ".join(derived))
-    for name in derived:
-        ds[name].attrs = VARIABLES[name].attrs
-    return ds
-
-
-def _pressure(air: xr.DataArray, altitude: Any = 0.0) -> xr.DataArray:
-    """Standard pressure wherever there is air, so that a cell without data stays without."""
-    return xr.where(air.isnull(), np.nan, standard_pressure(altitude)).astype(air.dtype)
+    kept = [name for name in keep if name in values and name not in names]
+    result = xr.Dataset({name: values[name] for name in (*names, *kept)}, attrs={**ds.attrs, "derived": " ".join(made)})
+    for name in made:
+        result[name].attrs = VARIABLES[name].attrs
+    return result
 
 
 def daily_mean(ds: xr.Dataset) -> tuple[xr.Dataset, dict[str, tuple[int, int]]]:
@@ -141,6 +175,71 @@ def daily_mean(ds: xr.Dataset) -> tuple[xr.Dataset, dict[str, tuple[int, int]]]:
     kept = ds.isel(time=np.isin(times.astype("datetime64[D]"), whole))
     daily = kept.map(lambda variable: _mean_of_each(variable, full), keep_attrs=True)
     return daily.assign_coords(time=whole.astype("datetime64[ns]")).assign_attrs(ds.attrs), incomplete
+
+
+def disaggregate(daily: xr.Dataset, step: np.timedelta64 | str) -> xr.Dataset:
+    """Days as steps of `step`, by the rules of `twin.land.weather`: the same bits as inside a land model.
+
+    daily     the seven forcing variables, dims (time, cell) with lat and lon by cell; also, NaN where not known,
+              `air_temperature_range` (the day's highest less its lowest, K) and `snowfall_flux` (part of precipitation)
+    step      3 h or less, a whole part of the day
+    returns   dims (time, cell), float64, means over the step that starts at `time`, UTC; `rainfall_flux` and
+              `snowfall_flux` in place of precipitation. The mean of a day's steps is the day's value, except for
+              humidity that its air cannot hold
+    Raises SettingsError for a step a land model cannot take, TimeError for days that do not start at 00:00, and
+    VariableError, UnitsError or RangeError for daily values that are not the table's.
+    """
+    per_day = steps_of(step)
+    checks.check_dataset(daily, "forcing", "daily forcing", missing=False)
+    checks.check_present(daily, ("time", "lat", "lon"), "daily forcing")
+    times = daily["time"].values.astype("datetime64[ns]")
+    days = times.astype("datetime64[D]")
+    if (times != days).any() or (np.diff(days) <= np.timedelta64(0, "D")).any():
+        raise TimeError("time of the daily forcing", expected="rising days, each at 00:00 UTC", found=str(times[:2]))
+    values = np.full((weather.DAILY, *(daily.sizes[dim] for dim in ("time", "cell"))), np.nan)
+    for row, name in enumerate(weather.DAILY_ROWS):
+        if name in _OPTIONAL:
+            _check_optional(daily, name)
+        if name in daily:
+            values[row] = daily[name].transpose("time", "cell").values
+    lat, lon = (np.asarray(daily[name].values, np.float64) for name in ("lat", "lon"))
+    out = np.empty((weather.OUT, days.size * per_day, lat.size))
+    weather.days(values, lat, lon, weather.cell_keys(lat, lon), days.astype(np.int64), per_day, out)
+    starts = times[:, None] + np.arange(per_day) * (DAY.astype("timedelta64[ns]") // per_day)
+    steps = {name: (("time", "cell"), out[row], attributes(name)) for row, name in enumerate(weather.STEP_ROWS)}
+    return xr.Dataset(steps, {"time": starts.ravel(), "lat": daily["lat"], "lon": daily["lon"]}, daily.attrs)
+
+
+def steps_of(step: np.timedelta64 | str) -> int:
+    """How many steps of this length make a day; SettingsError unless it is a whole part of it, 3 h at most."""
+    try:
+        length = pd.Timedelta(step).to_timedelta64()
+    except ValueError:
+        length = np.timedelta64(0, "ns")
+    if not np.timedelta64(0, "ns") < length <= LONGEST or DAY % length:
+        expected = "a whole part of the day, 3 h at most: an energy balance with a step of 24 h diverges"
+        raise SettingsError("step of the land model", expected=expected, found=str(step))
+    return int(DAY // length)
+
+
+def attributes(name: str) -> dict[str, str]:
+    """CF attributes of a forcing variable, also of rain and snow apart."""
+    if name in VARIABLES:
+        return VARIABLES[name].attrs
+    return {"standard_name": name, "units": "kg m-2 s-1", "long_name": name.removesuffix("_flux")}
+
+
+def _check_optional(daily: xr.Dataset, name: str) -> None:
+    """Unit and range of a variable that may be missing, all or in part."""
+    if name not in daily:
+        return
+    (units, most), where = _OPTIONAL[name], "daily forcing"
+    if daily[name].attrs.get("units") != units:
+        raise UnitsError(f"'{name}'", expected=units, found=repr(daily[name].attrs.get("units")), where=where)
+    values = daily[name].values
+    wrong = (values < 0.0) | (values > most)
+    if wrong.any():
+        raise RangeError(f"'{name}'", expected=f"0 to {most:g} {units}", found=f"{values[wrong][0]:g}", where=where)
 
 
 def fill_nearest(ds: xr.Dataset) -> xr.Dataset:
@@ -174,12 +273,18 @@ def _steps_per_day(times: np.ndarray) -> int:
     return int(DAY // step)
 
 
+def mean_of_days(values: np.ndarray, steps: int) -> np.ndarray:
+    """Mean of each `steps` consecutive rows, in the type of the values; NaN where one is missing."""
+    if steps == 1:
+        return values
+    return values.reshape(-1, steps, *values.shape[1:]).mean(axis=1, dtype=np.float64).astype(values.dtype)
+
+
 def _mean_of_each(variable: xr.DataArray, full: int) -> xr.DataArray:
     """Mean of each `full` consecutive steps; variables without time stay."""
     if "time" not in variable.dims:
         return variable
     dims = ("time", *(dim for dim in variable.dims if dim != "time"))
-    values = variable.transpose(*dims).values
-    means = values.reshape(-1, full, *values.shape[1:]).mean(axis=1, dtype=np.float64).astype(values.dtype)
+    means = mean_of_days(variable.transpose(*dims).values, full)
     coords = {name: c for name, c in variable.coords.items() if "time" not in c.dims}
     return xr.DataArray(means, coords, dims, variable.name, variable.attrs)

@@ -50,9 +50,9 @@ def _compile(function: Callable[..., Any], **options: bool) -> Any:
     another file; the stamp of the whole package is added to it. Where that or a writable folder is missing, the
     function is compiled in every process instead.
     """
-    options = {"nogil": True, "error_model": "numpy", **options}
-    dispatcher = _cached(function, options) or njit(**options)(function)
-    _OPTIONS[dispatcher] = options
+    settings: dict[str, Any] = {"nogil": True, "error_model": "numpy", **options}
+    dispatcher = _cached(function, settings) or njit(**settings)(function)
+    _OPTIONS[dispatcher] = settings
     return dispatcher
 
 
@@ -72,27 +72,33 @@ def _cached(function: Callable[..., Any], options: Mapping[str, Any]) -> Any:
 
 
 _OPTIONS: dict[Any, dict[str, Any]] = {}  # every function compiled here, and how
-_SINGLE: dict[Any, Any] = {}  # float64 function → its float32 twin
+_BY_HAND: dict[Any, Any] = {}  # float64 function → its float32 twin, where the bits matter
+_VARIANTS: dict[tuple[Any, str], Any] = {}
 
 
 def single(function: Any) -> Any:
     """The float32 twin of a compiled function: its numbers, and the functions it calls, in single precision."""
-    if function not in _SINGLE:
-        _SINGLE[function] = variant(function, "single", real=np.float32)
-    return _SINGLE[function]
+    return variant(function, "single", real=np.float32)
 
 
 def variant(function: Any, suffix: str, swaps: Mapping[Any, Any] | None = None, real: Any = None) -> Any:
     """A compiled function rebuilt under the name `<name>_<suffix>`, with other functions or another kind of number.
 
+    suffix  says which swaps and which kind of number: the same function and suffix is built once
     swaps   {compiled function: the one to call instead}, wherever it is called, however deep
     real    type of every float written in it or in the globals it names; unchanged when None
     Raises TypeError where a float or a function of ours is reached through a module, which cannot be swapped.
     """
     if swaps and function in swaps:
         return swaps[function]
-    if function in _SINGLE and real is np.float32 and not swaps:
-        return _SINGLE[function]
+    if real is np.float32 and function in _BY_HAND:
+        return _BY_HAND[function]
+    if (function, suffix) not in _VARIANTS:
+        _VARIANTS[function, suffix] = _rebuilt(function, suffix, swaps, real)
+    return _VARIANTS[function, suffix]
+
+
+def _rebuilt(function: Any, suffix: str, swaps: Mapping[Any, Any] | None, real: Any) -> Any:
     plain: FunctionType = getattr(function, "py_func", function)
     code = plain.__code__
     names = dict(plain.__globals__)
@@ -273,4 +279,4 @@ def _exp2_single(x):
     return p * _power(whole)
 
 
-_SINGLE.update({log2: _log2_single, exp2: _exp2_single})
+_BY_HAND.update({log2: _log2_single, exp2: _exp2_single})

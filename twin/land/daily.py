@@ -17,7 +17,7 @@ import xarray as xr
 
 from twin import checks
 from twin.errors import RangeError, VariableError
-from twin.land import soil, surface
+from twin.land import demand, soil
 from twin.land.compiled import BLOCK, compiled
 from twin.variables import LAYERS, VARIABLES
 
@@ -60,28 +60,28 @@ _FEWEST_STEPS, _MOST_STEPS = 2.0, 24.0  # against 400 a day: 0.0016 m3 m-3 in th
 def _surface_day(w):
     """The surface's day for every cell of the block: what is left of the demand, and what reaches the soil."""
     for i in range(BLOCK):
-        rate = surface.DAY * w[_FORCING * BLOCK + i]
+        rate = demand.DAY * w[_FORCING * BLOCK + i]
         temperature = w[(_FORCING + 1) * BLOCK + i]
-        snowfall = rate if temperature < surface.SNOW_BELOW else 0.0
-        cover = surface.snow_cover(w[_SNOW * BLOCK + i] + snowfall)
-        a, b, c = surface.demand(
+        snowfall = rate if temperature < demand.SNOW_BELOW else 0.0
+        cover = demand.snow_cover(w[_SNOW * BLOCK + i] + snowfall)
+        a, b, c = demand.demand(
             temperature,
             w[(_FORCING + 2) * BLOCK + i],
             w[(_FORCING + 3) * BLOCK + i],
             w[(_FORCING + 4) * BLOCK + i],
             w[(_FORCING + 5) * BLOCK + i],
             w[(_FORCING + 6) * BLOCK + i],
-            surface.snow_albedo(w[(_SURFACE + 2) * BLOCK + i], cover),
+            demand.snow_albedo(w[(_SURFACE + 2) * BLOCK + i], cover),
         )
         wet = a / b
-        snow, melt, sublimation = surface.snowpack(w[_SNOW * BLOCK + i], snowfall, temperature, cover * wet)
+        snow, melt, sublimation = demand.snowpack(w[_SNOW * BLOCK + i], snowfall, temperature, cover * wet)
         bare = (1.0 - cover) * wet
-        canopy, throughfall, intercepted = surface.leaves(
+        canopy, throughfall, intercepted = demand.leaves(
             w[_CANOPY * BLOCK + i], w[_SURFACE * BLOCK + i], rate - snowfall, bare
         )
         left = 1.0 - intercepted / bare if bare > 0.0 else 0.0
         arriving = throughfall + melt
-        fast = surface.fast_runoff(arriving, w[(_SURFACE + 5) * BLOCK + i] * w[soil.K * BLOCK + i])
+        fast = demand.fast_runoff(arriving, w[(_SURFACE + 5) * BLOCK + i] * w[soil.K * BLOCK + i])
         infiltration = arriving - fast
         w[_SNOW * BLOCK + i] = snow
         w[_CANOPY * BLOCK + i] = canopy
@@ -151,7 +151,7 @@ def _load(w, theta, canopy, snow, soils, surfaces, dz, cell, n):
             w[(soil.WATER + k) * BLOCK + i] = m * theta[k, j]
             w[(soil.B + k) * BLOCK + i] = soils[0, k, j]
             w[(soil.PSI + k) * BLOCK + i] = soils[1, k, j]
-            w[(soil.K + k) * BLOCK + i] = surface.DAY * soils[2, k, j]
+            w[(soil.K + k) * BLOCK + i] = demand.DAY * soils[2, k, j]
             w[(soil.M + k) * BLOCK + i] = m * soils[3, k, j]
             w[(_CRIT + k) * BLOCK + i] = m * soils[4, k, j]
             w[(_WILT + k) * BLOCK + i] = m * soils[5, k, j]
@@ -198,9 +198,9 @@ def _march(
             for i in range(n):
                 canopies[day, cell + i] = w[_CANOPY * BLOCK + i]
                 snows[day, cell + i] = w[_SNOW * BLOCK + i]
-                evaporation[day, cell + i] = w[_SPENT * BLOCK + i] / surface.DAY
+                evaporation[day, cell + i] = w[_SPENT * BLOCK + i] / demand.DAY
                 run = w[_FAST * BLOCK + i] + w[soil.EXCESS * BLOCK + i] + w[soil.DRAINAGE * BLOCK + i]
-                runoff[day, cell + i] = run / surface.DAY
+                runoff[day, cell + i] = run / demand.DAY
         for i in range(n):
             canopy[cell + i] = w[_CANOPY * BLOCK + i]
             snow[cell + i] = w[_SNOW * BLOCK + i]

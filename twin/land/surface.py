@@ -1,87 +1,339 @@
-"""One day at the surface: evaporative demand, snow, leaves, infiltration; functions of one cell's numbers.
+"""The surface of each type in a cell: radiation, wind, evaporation, snow, and one temperature that balances them.
 
-Water is in kg m-2 (per day where it is a rate), as everywhere in the daily tier. Refs: Allen et al. (1998), FAO
-Irrigation and Drainage Paper 56; Best et al. (2011), Geosci. Model Dev. 4, 677; Hock (2003), J. Hydrol. 282, 104.
+    (1 − α) SW + ε LW − ε σ T*⁴ = H + L E + L_f M + C_s (T* − T*_old)/Δt + G
+
+    H = ρ c_p C_H U (T* − T_air − g z/c_p)          E = ψ ρ C_H U (q_sat(T*) − q)
+    ψ = f_a + (1 − f_a) g/(g + C_H U)               f_a wet or snowy part, g conductance of leaves and ground
+    G = v [ε σ (T*⁴ − T_s⁴) + ρ c_p u*/100 (T* − T_s)] + (1 − v) 2 λ/Δz (T* − T_s)        v ground under leaves
+
+T* from one Newton step on the state at the start of the step, or more for steps above half an hour; then evaporation
+is held to what there is, and snow melts; what the linear terms leave open at the end is heat into the soil, so that
+energy closes exactly.
+
+Refs: Best et al. (2011), Geosci. Model Dev. 4, 677, sections 2 to 4 (equations as there); Essery et al. (2001), Hadley
+Centre Technical Note 30 (numerics, snow albedo).
 """
 
 from __future__ import annotations
 
 import math
 
-from twin.land.compiled import compiled, exp2
+from twin.land.air import CP, GRAVITY, KARMAN, MELTING, R_DRY, exchange, saturation
+from twin.land.compiled import BLOCK, compiled, exp2, stage
+from twin.land.rows import (
+    ABSORBED,
+    AIR,
+    ALBEDO,
+    ALBEDO_SNOW,
+    CANOPY,
+    CAPACITY,
+    CARBON_GAIN,
+    CONDUCTANCE,
+    COVER,
+    DRAINED,
+    EMISSIVITY,
+    ET,
+    EXCHANGE,
+    FELL_THROUGH,
+    FLUORESCENCE,
+    FRACTION,
+    FRICTION,
+    FROM_CANOPY,
+    FROM_LAKE,
+    FROM_SOIL,
+    G_LEAVES,
+    GPP,
+    GROUND_HEAT,
+    GUESS,
+    HEAT_CAPACITY,
+    HUMIDITY,
+    INFILTRATES,
+    INTO_SOIL,
+    LAMBDA,
+    LANES,
+    LATENT,
+    LIQUID,
+    LOG_H,
+    LOG_M,
+    LW,
+    MELTED,
+    NET,
+    OPEN,
+    PRESSURE,
+    RAIN,
+    RAN_OFF,
+    ROOTS,
+    SATURATED_K,
+    SCRATCH,
+    SENSIBLE,
+    SIF,
+    SNOW,
+    SNOWFALL,
+    SOIL_CONDUCTANCE,
+    STORED,
+    STRESS,
+    SUBLIMED,
+    SURFACE,
+    SW,
+    TEMPERATURE,
+    TRANSPIRED,
+    WIND,
+    Z0,
+    Z0_HEAT,
+    AVAILABLE,
+    BETA,
+)
+from twin.land.runoff import infiltration_excess_grid, infiltration_excess_point
+from twin.land.soil import INFILTRATION, SINK
+from twin.variables import LAYERS
 
-DAY = 86400.0
-SNOW_BELOW = 274.0  # precipitation is snow below this air temperature, K (Best et al. 2011)
-STORM = 0.25  # days over which a day's rain falls (6 h, the JULES default for convective rain)
-
+LATENT_HEAT, FUSION = 2.501e6, 0.334e6  # J kg-1
+SIGMA = 5.670374e-8  # W m-2 K-4
+_SNOW_COVER = 0.2  # m2 kg-1: cover is 1 − exp(−0.2 S)
+_SNOW_DENSITY, _SNOW_LAMBDA = 250.0, 0.265  # kg m-3, W m-1 K-1
+_AGEING, _AGED = 2.0, 0.3  # K below melting where snow darkens, and by how much of the way to bare
+_BELOW_LEAVES = 0.01  # u* times this is the conductance between leaves and ground
+_TOP = LAYERS[0]
 _LOG2_E = 1.0 / math.log(2.0)
-_STEFAN_BOLTZMANN = 5.670374e-8  # W m-2 K-4
-_EMISSIVITY = 0.98  # of grass and soil
-_MELT = 4.0  # kg m-2 day-1 K-1, snow, middle of the range in Hock (2003)
-_MELTING = 273.15
-_SNOW_ALBEDO = 0.8
-_SNOW_COVER = 0.2  # m2 kg-1, cover is 1 − exp(−0.2 S) (Best et al. 2011)
-_SUBLIMATION = 2.45 / 2.834  # heat of vaporisation over that of sublimation
-_CALM = 0.5  # lowest wind at 2 m, m s-1 (Allen et al. 1998, p. 63)
+# what `balance` leaves for `share`
+_START, _FILM, _ICE, _MELT, _BARE, _E, _, _, _, _RHO, _HEAT = range(SCRATCH, SCRATCH + 11)
+_SHARE = 0.5  # of the liquid water of a layer that one step may take
+
+
+@stage
+def radiation(t, c, n):
+    """What each type takes in of the radiation from above (ABSORBED, W m-2): albedo with snow, emissivity."""
+    for s in range(n):
+        for i in range(BLOCK):
+            j = s * BLOCK + i
+            bare, deep = t[ALBEDO * LANES + j], t[ALBEDO_SNOW * LANES + j]
+            aged = min(max(t[SURFACE * LANES + j] + _AGEING, 0.0), _AGEING) / _AGEING
+            deep = deep + _AGED * (bare - deep) * aged
+            cover = 1.0 - exp2(-_LOG2_E * _SNOW_COVER * max(t[SNOW * LANES + j], 0.0))
+            albedo = bare + (deep - bare) * cover
+            sun = (1.0 - albedo) * c[SW * BLOCK + i]
+            t[ABSORBED * LANES + j] = sun + t[EMISSIVITY * LANES + j] * c[LW * BLOCK + i]
 
 
 @compiled
-def demand(temperature, humidity, wind, pressure, sunlight, thermal, albedo):
-    """Terms (a, b, c) of Penman-Monteith: evaporation at surface resistance r (s m-1) is a / (b + c r), kg m-2 day-1.
+def _wetness(canopy, capacity, snow, potential, dt):
+    """Part of a type that evaporates freely: all of it under snow or dew, else canopy water over what it could need."""
+    wet = min(canopy / (max(potential, 0.0) * dt + capacity + 1e-12), 1.0)
+    return 1.0 if snow > 0.0 or potential < 0.0 else wet
 
-    temperature K, humidity 1, wind at 10 m in m s-1, pressure Pa, sunlight and thermal down W m-2, albedo 1; a ≥ 0, as
-    dew is not counted. With r = 70 s m-1 this is equation 6 of Allen et al. (1998) with no heat flux into the ground.
+
+@compiled
+def _conductance(leaves, cover, bare, soil):
+    """(of leaves and ground together, of the ground's part): ground under leaves counts by the sky it sees."""
+    ground = (1.0 - cover) * bare * soil
+    return leaves + ground, ground
+
+
+@stage
+def wind(t, c, n, z_wind, z_air, dt):
+    """EXCHANGE and FRICTION of each type at the GUESS of its temperature; z_wind and z_air are heights of measurement, m."""
+    for s in range(n):
+        for i in range(BLOCK):
+            j = s * BLOCK + i
+            celsius, air, speed = t[GUESS * LANES + j], c[AIR * BLOCK + i], max(c[WIND * BLOCK + i], 0.1)
+            q, _ = saturation(celsius, c[PRESSURE * BLOCK + i])
+            log_m, log_h = t[LOG_M * LANES + j], t[LOG_H * LANES + j]
+            neutral = KARMAN * KARMAN * speed / (log_m * max(log_h, 0.2))
+            density = c[PRESSURE * BLOCK + i] / (R_DRY * (celsius + MELTING))
+            potential = density * neutral * (q - c[HUMIDITY * BLOCK + i])
+            wet = _wetness(t[CANOPY * LANES + j], t[CAPACITY * LANES + j], t[SNOW * LANES + j], potential, dt)
+            g, _ = _conductance(
+                t[G_LEAVES * LANES + j], t[COVER * LANES + j], t[CONDUCTANCE * LANES + j],
+                max(c[SOIL_CONDUCTANCE * BLOCK + i], t[OPEN * LANES + j])
+            )  # fmt: skip
+            moist = wet + (1.0 - wet) * g / (g + neutral)
+            warmer = (celsius - air - GRAVITY / CP * z_air) / (air + MELTING)
+            buoyancy = GRAVITY * (warmer + 0.61 * moist * (q - c[HUMIDITY * BLOCK + i]))
+            carried, friction = exchange(
+                speed, buoyancy, z_wind, z_air, t[Z0 * LANES + j], t[Z0_HEAT * LANES + j], log_m, log_h
+            )
+            t[EXCHANGE * LANES + j] = carried
+            t[FRICTION * LANES + j] = friction
+
+
+@compiled
+def _solve(t, c, j, i, z_air, dt):
+    """One Newton step of the surface balance about the GUESS (degree Celsius), and the evaporation that belongs to it.
+
+    Returns T*, then what it was made of: wet fraction, g, g of the ground, ρ C_H U ψ-free, ψ, q_sat, slope, the
+    derivative of all but evaporation, heat of vaporisation.
     """
-    celsius = temperature - _MELTING
-    e_s = 0.6108 * exp2(_LOG2_E * 17.27 * celsius / (celsius + 237.3))  # kPa, eq. 11
-    slope = 4098.0 * e_s / ((celsius + 237.3) * (celsius + 237.3))  # kPa K-1, eq. 13
-    kpa = 1e-3 * pressure
-    e_a = humidity * kpa / (0.622 + 0.378 * humidity)
-    gamma = 0.665e-3 * kpa  # eq. 8
-    wind_2m = max(0.748 * wind, _CALM)  # eq. 47 at 10 m
-    square = temperature * temperature
-    net = (1.0 - albedo) * sunlight + _EMISSIVITY * (thermal - _STEFAN_BOLTZMANN * square * square)
-    a = 0.408 * 0.0864 * slope * net + gamma * 900.0 / (celsius + 273.0) * wind_2m * max(e_s - e_a, 0.0)
-    return max(a, 0.0), slope + gamma, gamma * wind_2m / 208.0
+    guess, pressure, q_air = t[GUESS * LANES + j], c[PRESSURE * BLOCK + i], c[HUMIDITY * BLOCK + i]
+    q, slope = saturation(guess, pressure)
+    carried = t[EXCHANGE * LANES + j]
+    start, ground = t[SURFACE * LANES + j], c[TEMPERATURE * BLOCK + i]
+    rho = pressure / (R_DRY * (start + MELTING)) * carried
+    snow = t[SNOW * LANES + j]
+    potential = rho * (q - q_air)
+    wet = _wetness(t[CANOPY * LANES + j], t[CAPACITY * LANES + j], snow, potential, dt)
+    g, bare = _conductance(
+        t[G_LEAVES * LANES + j], t[COVER * LANES + j], t[CONDUCTANCE * LANES + j],
+        max(c[SOIL_CONDUCTANCE * BLOCK + i], t[OPEN * LANES + j])
+    )  # fmt: skip
+    moist = wet + (1.0 - wet) * g / (g + carried)
+    heat = LATENT_HEAT + (FUSION if snow > 0.0 else 0.0)
+    kelvin, kelvin_s = guess + MELTING, ground + MELTING
+    emission = t[EMISSIVITY * LANES + j] * SIGMA * kelvin * kelvin * kelvin
+    cover = t[COVER * LANES + j]
+    emission_s = t[EMISSIVITY * LANES + j] * SIGMA * kelvin_s * kelvin_s * kelvin_s * kelvin_s
+    insulation = 0.5 * _TOP / c[LAMBDA * BLOCK + i] + max(snow, 0.0) / (_SNOW_DENSITY * _SNOW_LAMBDA)
+    below = (1.0 - cover) / insulation + cover * CP * rho / carried * _BELOW_LEAVES * t[FRICTION * LANES + j]
+    inertia = t[HEAT_CAPACITY * LANES + j] / dt
+    stiffness = inertia + 4.0 * (1.0 + cover) * emission + CP * rho + below
+    rest = t[ABSORBED * LANES + j] - (1.0 + cover) * emission * kelvin + cover * emission_s
+    rest = rest - inertia * (guess - start) - CP * rho * (guess - c[AIR * BLOCK + i] - GRAVITY / CP * z_air)
+    rest = rest - below * (guess - ground)
+    change = (rest - heat * moist * potential) / (stiffness + heat * moist * rho * slope)
+    return guess + change, wet, g, bare, rho, q, slope, stiffness, heat
 
 
-@compiled
-def snow_cover(snow):
-    """Fraction of the ground under `snow` (kg m-2)."""
-    return 1.0 - exp2(-_LOG2_E * _SNOW_COVER * snow)
+@stage
+def refine(t, c, n, z_air, dt):
+    """A better GUESS: one Newton step of each type's balance."""
+    for s in range(n):
+        for i in range(BLOCK):
+            j = s * BLOCK + i
+            t[GUESS * LANES + j] = _solve(t, c, j, i, z_air, dt)[0]
 
 
-@compiled
-def snow_albedo(albedo, cover):
-    """Albedo of ground with albedo `albedo`, partly under snow."""
-    return albedo + (_SNOW_ALBEDO - albedo) * cover
+@stage
+def balance(t, c, n, z_air, dt):
+    """T*, evaporation and melt of every type, as the balance has them and then as there is water for.
 
-
-@compiled
-def snowpack(snow, snowfall, temperature, potential):
-    """(snow, melt, sublimation) after a day; potential evaporation of a wet surface limits sublimation. All kg m-2."""
-    snow = snow + snowfall
-    sublimation = min(snow, _SUBLIMATION * potential)
-    snow = snow - sublimation
-    melt = min(snow, max(_MELT * (temperature - _MELTING), 0.0))
-    return snow - melt, melt, sublimation
-
-
-@compiled
-def leaves(canopy, capacity, rain, potential):
-    """(canopy water, throughfall, evaporation from the leaves) after a day, kg m-2: fill, drip, evaporate."""
-    canopy = canopy + rain
-    throughfall = max(canopy - capacity, 0.0)
-    canopy = canopy - throughfall
-    evaporation = min(canopy, potential)
-    return canopy - evaporation, throughfall, evaporation
-
-
-@compiled
-def fast_runoff(water, limit):
-    """Water that falls faster than the ground takes it, kg m-2 in the day.
-
-    Intensity within the storm is exponentially distributed over the cell, so that the part above the limit is
-    w exp(−limit · storm / w) (Best et al. 2011, after Dolman & Gregory 1992); `limit` is kg m-2 day-1.
+    Changes SURFACE; writes the rows _FILM to _SURFACE_START for `share`.
     """
-    return water * exp2(-_LOG2_E * limit * STORM / (water + 1e-30))
+    for s in range(n):
+        for i in range(BLOCK):
+            j = s * BLOCK + i
+            celsius, wet, g, bare, rho, q, slope, stiffness, heat = _solve(t, c, j, i, z_air, dt)
+            humid = q + slope * (celsius - t[GUESS * LANES + j]) - c[HUMIDITY * BLOCK + i]
+            free = wet * rho * humid
+            drawn = (1.0 - wet) * g / (g + t[EXCHANGE * LANES + j]) * rho * humid
+            snow, lake = t[SNOW * LANES + j], t[OPEN * LANES + j]
+
+            # water for it: on leaves, in the snow, in the soil; dew wets the leaves; a lake has enough
+            under_snow = snow > 0.0
+            ice = min(free, snow / dt) if under_snow else 0.0
+            film = 0.0 if under_snow else (free if lake > 0.0 else min(free, t[CANOPY * LANES + j] / dt))
+            film = film + min(drawn, 0.0)
+            per_g = max(drawn, 0.0) / max(g, 1e-12)
+            root = per_g * t[G_LEAVES * LANES + j] / max(t[BETA * LANES + j], 1e-12)
+            most = _SHARE / dt if lake <= 0.0 else 1e9
+            w0, w1 = most * c[LIQUID * BLOCK + i], most * c[(LIQUID + 1) * BLOCK + i]
+            w2, w3 = most * c[(LIQUID + 2) * BLOCK + i], most * c[(LIQUID + 3) * BLOCK + i]
+            ground = min(per_g * bare, w0)
+            e0 = min(root * t[ROOTS * LANES + j] * c[AVAILABLE * BLOCK + i], w0)
+            e1 = min(root * t[(ROOTS + 1) * LANES + j] * c[(AVAILABLE + 1) * BLOCK + i], w1)
+            e2 = min(root * t[(ROOTS + 2) * LANES + j] * c[(AVAILABLE + 2) * BLOCK + i], w2)
+            e3 = min(root * t[(ROOTS + 3) * LANES + j] * c[(AVAILABLE + 3) * BLOCK + i], w3)
+            spent = ice + film + ground + (e0 + e1 + e2 + e3)
+            celsius = celsius + heat * (free + drawn - spent) / stiffness
+
+            # above freezing, snow takes the heat; with it goes some of the evaporation
+            stiff = stiffness + heat * wet * rho * slope
+            melt = min(stiff * max(celsius, 0.0) / FUSION, max(snow / dt - ice, 0.0)) if under_snow else 0.0
+            cooled = FUSION * melt / stiff
+            celsius = celsius - cooled
+            ice = ice - wet * rho * slope * cooled if under_snow else ice
+
+            t[_START * LANES + j] = t[SURFACE * LANES + j]
+            t[SURFACE * LANES + j] = celsius
+            t[_FILM * LANES + j] = film
+            t[_ICE * LANES + j] = ice
+            t[_MELT * LANES + j] = melt
+            t[_BARE * LANES + j] = ground
+            t[_E * LANES + j] = e0
+            t[(_E + 1) * LANES + j] = e1
+            t[(_E + 2) * LANES + j] = e2
+            t[(_E + 3) * LANES + j] = e3
+            t[_RHO * LANES + j] = rho
+            t[_HEAT * LANES + j] = heat
+
+
+@stage
+def share(t, c, n, z_air, dt, shower):
+    """Water on leaves and snow after the step, and what the cell gets of it all.
+
+    shower   fraction of the cell that rain falls on, exponentially distributed there; 0 for even rain, as at a point
+
+    Changes CANOPY and SNOW; writes SINK (by layer), INFILTRATION (kg m-2 s-1) and GROUND_HEAT (W m-2); adds the step's
+    fluxes times dt to the sums of FLUXES.
+    """
+    for row in range(4):
+        for i in range(BLOCK):
+            c[(SINK + row) * BLOCK + i] = 0.0
+    for i in range(BLOCK):
+        c[INFILTRATION * BLOCK + i] = 0.0
+        c[GROUND_HEAT * BLOCK + i] = 0.0
+    for s in range(n):
+        for i in range(BLOCK):
+            j = s * BLOCK + i
+            film, ice, melt = t[_FILM * LANES + j], t[_ICE * LANES + j], t[_MELT * LANES + j]
+            canopy = t[CANOPY * LANES + j]
+            lake = t[OPEN * LANES + j] > 0.0
+            # leaves: evaporation first, then rain and dew fall through in proportion to what is wet, or spill
+            from_leaves = 0.0 if lake else film
+            canopy = max(canopy - max(from_leaves, 0.0) * dt, 0.0)
+            wetting = c[RAIN * BLOCK + i] + max(-from_leaves, 0.0)
+            capacity = t[CAPACITY * LANES + j]
+            limit = t[INFILTRATES * LANES + j] * c[SATURATED_K * BLOCK + i]
+            filled = min(canopy / max(capacity, 1e-12), 1.0)
+            if shower > 0.0:
+                exceeds = exp2(-_LOG2_E * shower * capacity / (max(wetting, 1e-30) * dt))
+                through = wetting * (filled + (1.0 - filled) * exceeds)
+                fast = infiltration_excess_grid(wetting, limit, canopy, capacity, shower, dt)
+            else:
+                through = wetting * filled if wetting * dt <= capacity else wetting - (capacity - canopy) / dt
+                fast = 0.0
+            through = min(max(through, 0.0), wetting) if capacity > 0.0 else wetting
+            t[CANOPY * LANES + j] = canopy + (wetting - through) * dt
+            t[SNOW * LANES + j] = max(t[SNOW * LANES + j] + (c[SNOWFALL * BLOCK + i] - ice - melt) * dt, 0.0)
+
+            part = t[FRACTION * LANES + j]
+            arriving = through + melt
+            # melt comes on top: of even rain with it, else alone
+            excess = min(fast, arriving) if shower > 0.0 else infiltration_excess_point(arriving, limit)
+            e0, e1 = t[_E * LANES + j], t[(_E + 1) * LANES + j]
+            e2, e3, ground = t[(_E + 2) * LANES + j], t[(_E + 3) * LANES + j], t[_BARE * LANES + j]
+            own = 0.0 if lake else part  # what the soil feels
+            c[SINK * BLOCK + i] += own * (e0 + ground)
+            c[(SINK + 1) * BLOCK + i] += own * e1
+            c[(SINK + 2) * BLOCK + i] += own * e2
+            c[(SINK + 3) * BLOCK + i] += own * e3
+            c[INFILTRATION * BLOCK + i] += part * (arriving - excess)
+
+            leaves = e0 + e1 + e2 + e3
+            spent = ice + film + ground + leaves
+            celsius = t[SURFACE * LANES + j]
+            kelvin = celsius + MELTING
+            square = kelvin * kelvin
+            net = t[ABSORBED * LANES + j] - t[EMISSIVITY * LANES + j] * SIGMA * square * square
+            sensible = CP * t[_RHO * LANES + j] * (celsius - c[AIR * BLOCK + i] - GRAVITY / CP * z_air)
+            latent = t[_HEAT * LANES + j] * spent
+            stored = t[HEAT_CAPACITY * LANES + j] * (celsius - t[_START * LANES + j]) / dt
+            into = net - sensible - latent - FUSION * melt - stored
+            c[GROUND_HEAT * BLOCK + i] += part * into
+
+            weight = part * dt
+            c[ET * BLOCK + i] += weight * spent
+            c[TRANSPIRED * BLOCK + i] += own * dt * leaves
+            c[FROM_SOIL * BLOCK + i] += own * dt * ground
+            c[FROM_CANOPY * BLOCK + i] += weight * from_leaves
+            c[SUBLIMED * BLOCK + i] += weight * ice
+            c[FROM_LAKE * BLOCK + i] += weight * (film + ground + leaves) if lake else 0.0
+            c[FELL_THROUGH * BLOCK + i] += weight * through
+            c[MELTED * BLOCK + i] += weight * melt
+            c[RAN_OFF * BLOCK + i] += weight * excess
+            c[NET * BLOCK + i] += weight * net
+            c[SENSIBLE * BLOCK + i] += weight * sensible
+            c[LATENT * BLOCK + i] += weight * latent
+            c[INTO_SOIL * BLOCK + i] += weight * into
+            c[STORED * BLOCK + i] += weight * stored
+            c[GPP * BLOCK + i] += weight * t[CARBON_GAIN * LANES + j]
+            c[SIF * BLOCK + i] += weight * t[FLUORESCENCE * LANES + j]
+            c[STRESS * BLOCK + i] += weight * t[BETA * LANES + j]

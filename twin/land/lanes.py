@@ -1,0 +1,193 @@
+"""From a Dataset of parameters to the constants of a block's lanes.
+
+What the Dataset does not say of a surface type, the published table does (`twin.parameters.tile_parameters`); a variable
+of that name with dims (tile) or (tile, cell) takes its place.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from twin import checks
+from twin.errors import RangeError, VariableError
+from twin.land import rows, soil
+from twin.land.canopy import LEAVES
+from twin.land.compiled import BLOCK
+from twin.parameters import TILES, VEGETATED, canopy_heat_capacity, tile_parameters
+from twin.variables import LAYERS
+
+SOIL = ("b", "psi_s", "K_s", "theta_s", "theta_c", "theta_w", "heat_capacity", "heat_conductivity")
+OPEN_WATER = 1e5  # surface conductance, m s-1, from which a type is open water that the soil does not feel
+
+BARE, ICE = TILES.index("bare_soil"), TILES.index("ice")
+SOIL_ROWS = (
+    soil.B, soil.PSI, soil.K, soil.M, rows.CRITICAL, rows.WILTING, rows.DRY_HEAT, rows.DRY_LAMBDA, rows.WET_LAMBDA
+)  # fmt: skip
+TILE_ROWS = tuple(range(rows.FRACTION, rows.GROUND + 1))
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Which cell and which surface type each lane of each block is."""
+
+    cells: np.ndarray  # (block, BLOCK) cell; places behind the last cell repeat it
+    used: np.ndarray  # (block,) cells in use
+    slots: np.ndarray  # (block,) slots in use
+    tiles: np.ndarray  # (block, SLOTS, BLOCK) surface type; where a cell has fewer, its first, with a fraction of 0
+    there: np.ndarray  # (block, SLOTS, BLOCK) whether it is really there
+
+
+def layout(fraction: np.ndarray) -> Layout:
+    """Blocks of cells with the same number of surface types, as far as there are enough; fraction (tile, cell)."""
+    present = fraction > 0.0
+    number = present.sum(axis=0)
+    order = np.argsort(number, kind="stable")
+    blocks = -(-order.size // BLOCK)
+    padded = np.concatenate([order, np.full(blocks * BLOCK - order.size, order[-1])])
+    cells = padded.reshape(blocks, BLOCK)
+    kinds = np.argsort(~present, axis=0, kind="stable")  # present types first, in their order
+    kinds = kinds[:, cells].transpose(1, 0, 2)
+    there = np.arange(rows.SLOTS)[None, :, None] < number[cells][:, None, :]
+    tiles = np.where(there, kinds, kinds[:, :1])
+    used = np.full(blocks, BLOCK)
+    used[-1] = order.size - BLOCK * (blocks - 1)
+    return Layout(cells, used, number[cells].max(axis=1), tiles, there)
+
+
+def check(parameters: xr.Dataset, cells: int) -> xr.Dataset:
+    """The parameters of the land model with every one of the table, each (layer, cell), (cell), (tile) or (tile, cell).
+
+    Raises VariableError for a missing one or a wrong shape, RangeError for one that is not finite where it matters.
+    """
+    checks.check_present(parameters, (*SOIL, "tile_fraction"), "parameters")
+    allowed = ({"layer", "cell"}, {"cell"}, {"layer"}, {"tile"}, {"tile", "cell"}, {"tile", "month", "cell"}, set())
+    for name, variable in parameters.data_vars.items():
+        if set(variable.dims) not in allowed:
+            raise VariableError(f"parameter '{name}'", expected="dims (layer, cell), (tile, cell) or one", found=variable.dims)
+    if parameters.sizes["cell"] != cells or parameters.sizes.get("tile") != len(TILES):
+        found = f"{parameters.sizes['cell']} cells, {parameters.sizes.get('tile')} tiles"
+        raise VariableError("parameters", expected=f"{cells} cells, {len(TILES)} tiles", found=found)
+    if "tile" in parameters.coords and list(parameters["tile"].values) != list(TILES):
+        raise VariableError("tile of the parameters", expected=", ".join(TILES), found=", ".join(map(str, parameters["tile"].values)))
+    for name in SOIL:
+        values = parameters[name].values
+        if not np.isfinite(values).all() or (values <= 0.0).any():
+            cell = int(np.argwhere(~(np.isfinite(values) & (values > 0.0)))[0][-1])
+            raise RangeError(f"parameter '{name}'", expected="finite and positive", found=f"{values[..., cell]}", where=f"cell {cell}")
+    total = parameters["tile_fraction"].sum("tile").values
+    wrong = ~(np.abs(total - 1.0) <= 1e-6) | (parameters["tile_fraction"].min("tile").values < 0.0)
+    if wrong.any():
+        cell = int(np.argmax(wrong))
+        raise RangeError("tile_fraction", expected="≥ 0 with sum 1", found=f"sum {total[cell]:.6g}", where=f"cell {cell}")
+    if (parameters["tile_fraction"].isel(tile=ICE) > 0.0).any():
+        raise RangeError("tile_fraction of ice", expected="0: the model has no land ice", found="more")
+    table = tile_parameters()
+    return parameters.assign({name: table[name] for name in table.data_vars if name not in parameters})
+
+
+def soil_constants(parameters: xr.Dataset) -> np.ndarray:
+    """The rows SOIL_ROWS of every layer and cell, (row, layer, cell)."""
+    cells = parameters.sizes["cell"]
+
+    def of(name: str) -> np.ndarray:
+        values = parameters[name].transpose("layer", "cell", missing_dims="ignore").values.astype(np.float64)
+        return np.broadcast_to(values if values.ndim != 1 or "cell" in parameters[name].dims else values[:, None], (4, cells))
+
+    depth = np.array(LAYERS)[:, None]
+    m = 1000.0 * depth * of("theta_s")
+    dry = of("heat_conductivity")
+    saturated = np.clip(1.58 + 12.4 * (dry - 0.25), 1.58, 2.2)  # Dharssi et al. (2009)
+    kilograms = 1000.0 * depth
+    return np.stack([
+        of("b"), of("psi_s"), of("K_s"), m, kilograms * of("theta_c"), kilograms * of("theta_w"),
+        depth * of("heat_capacity"), dry, saturated,
+    ])  # fmt: skip
+
+
+def tile_constants(parameters: xr.Dataset, plan: Layout, heights: tuple[float, float], month: int = 0) -> np.ndarray:
+    """The rows TILE_ROWS of every lane, (block, row, SLOTS * BLOCK).
+
+    heights   where wind and where air temperature and humidity are measured, m above the zero plane
+    month     0 to 11, for what has a month
+    """
+    cell = np.broadcast_to(plan.cells[:, None, :], plan.tiles.shape)
+
+    def of(name: str, tiles: Any = plan.tiles) -> np.ndarray:
+        """A parameter of every lane; 0 where it has no meaning."""
+        variable = parameters[name].transpose("month", "layer", "tile", "cell", missing_dims="ignore")
+        values = np.nan_to_num(variable.values.astype(np.float64))
+        values = values[month] if "month" in variable.dims else values
+        if "tile" not in variable.dims:
+            return values[cell]
+        return values[tiles, cell] if "cell" in variable.dims else np.broadcast_to(values[tiles], cell.shape)
+
+    green = plan.tiles < VEGETATED
+    area = np.where(green, np.maximum(of("leaf_area_index"), 0.0), 0.0)
+    height = np.where(green, of("canopy_height"), 0.0)
+    z0 = of("roughness_length") + of("roughness_ratio") * height
+    z0_heat = of("thermal_roughness_ratio") * z0
+    soil_albedo = of("soil_albedo") if "soil_albedo" in parameters else np.full(z0.shape, 0.2)
+    leafy = 1.0 - np.exp(-of("k_ext") * area)
+    cover = np.where(green, leafy, 0.0)
+    albedo = np.where(green, leafy * of("albedo") + (1.0 - leafy) * soil_albedo, of("albedo"))
+    albedo = np.where(plan.tiles == BARE, soil_albedo, albedo)
+    albedo_snow = of("albedo_snow_leafless") * (1.0 - leafy) + of("albedo_snow_leafy") * leafy
+    wood = canopy_heat_capacity(area, of("sigma_l"), of("a_wl"), of("b_wl"))
+    conductance = of("surface_conductance")
+    lake = ~green & (conductance >= OPEN_WATER)
+    conductance = np.where(green, of("surface_conductance", BARE), np.where(lake, 1.0, conductance))
+    scatter = np.clip(of("omega"), 1e-3, 1.0 - 1e-3)
+    back = 2.0 / 3.0 * of("alpha_par") + 1.0 / 3.0 * (scatter - of("alpha_par"))
+    a = 1.0 - scatter + back
+    decay = np.sqrt(a * a - back * back)
+    p, q = (a - decay) / back, (a + decay) / back
+    far, ground = np.exp(decay * area), soil_albedo
+    # diffuse light of 1 from above, the ground reflects: p A + q B = 1, A e^{hL}(1 − ρp) + B e^{−hL}(1 − ρq) = 0
+    c1, c2 = far * (1.0 - ground * p), (1.0 - ground * q) / far
+    down = p * c2 - q * c1
+    values = {
+        rows.FRACTION: np.where(plan.there, of("tile_fraction"), 0.0),
+        rows.LEAF_AREA: area,
+        rows.COVER: cover,
+        rows.Z0: z0,
+        rows.Z0_HEAT: z0_heat,
+        rows.LOG_M: np.log((heights[0] + z0) / z0),
+        rows.LOG_H: np.log((heights[1] + z0) / z0_heat),
+        rows.ALBEDO: albedo,
+        rows.ALBEDO_SNOW: albedo_snow,
+        rows.EMISSIVITY: of("emissivity"),
+        rows.HEAT_CAPACITY: of("heat_capacity_of_surface") + np.where(green, wood, 0.0),
+        rows.CAPACITY: of("water_capacity") + of("water_capacity_per_leaf") * area,
+        rows.INFILTRATES: of("infiltration_factor"),
+        rows.CONDUCTANCE: conductance,
+        rows.OPEN: np.where(lake, OPEN_WATER, 0.0),
+        rows.VCMAX: of("n_eff") * of("n_l0"),
+        rows.QUANTUM: of("alpha"),
+        rows.F0: of("f0"),
+        rows.DQ_CRIT: np.where(green, of("dq_crit"), 1.0),
+        rows.F_D: of("f_d"),
+        rows.T_LOW: of("T_low"),
+        rows.T_UPP: of("T_upp"),
+        rows.C4: of("c4"),
+        rows.G_MIN: of("g_min"),
+        rows.SCATTER: scatter,
+        rows.BACK: back,
+        rows.DECAY: decay,
+        rows.RISE: np.exp(decay * area / LEAVES),
+        rows.P_UP: p,
+        rows.Q_UP: q,
+        rows.DIFFUSE_A: c2 / down,
+        rows.DIFFUSE_B: -c1 / down,
+        rows.GROUND: ground,
+    }
+    edges = np.concatenate([[0.0], np.cumsum(LAYERS)])
+    depth = np.where(green, of("root_depth"), 1.0)
+    reach = np.exp(-edges[:, None, None, None] / depth)
+    for k in range(4):
+        share = (reach[k] - reach[k + 1]) / (1.0 - reach[-1])
+        values[rows.ROOTS + k] = np.where(green, share, 0.0)
+    return np.stack([values[row] for row in TILE_ROWS], axis=1).reshape(plan.cells.shape[0], len(TILE_ROWS), -1)

@@ -8,59 +8,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import xarray as xr
 
 from twin.errors import AssetError, RangeError, SettingsError, TimeError, VariableError
-from twin.jules import inputs
-from twin.jules.inputs import CANOPY, DEEP, DEPTH, DUMP, SNOW, SOIL_TEMPERATURE, SURFACE_TEMPERATURE, THETA
+from twin.jules import names
+from twin.jules.inputs import period, precipitation, snow
+from twin.jules.names import CANOPY, DEEP, DEPTH, DUMP, MEANS, RUNOFF, SNOW, STATES, THETA, Output
 from twin.parameters import TILES
 from twin.variables import VARIABLES
 
 
-@dataclass(frozen=True)
-class Output:
-    """A variable JULES writes out: its name, ours, unit, what it is, and the range beyond which it is impossible."""
-
-    jules: str
-    name: str
-    units: str
-    long_name: str
-    low: float
-    high: float
-
-
-_RATE, _POWER = "kg m-2 s-1", "W m-2"
-_GPP = "gross_primary_productivity_of_biomass_expressed_as_carbon"
-MEANS = (
-    Output("fqw_gb", "water_evapotranspiration_flux", _RATE, "evapotranspiration", -0.01, 0.05),
-    Output("elake", "lake_evaporation_flux", _RATE, "part of evapotranspiration that leaves lakes", -0.01, 0.05),
-    Output("surf_roff", "surface_runoff_flux", _RATE, "surface runoff", -1e-4, 1.0),
-    Output("sub_surf_roff", "subsurface_runoff_flux", _RATE, "drainage and baseflow", -1e-4, 1.0),
-    Output("gpp_gb", _GPP, _RATE, "gross primary productivity, carbon", -1e-4, 1e-4),
-    Output("latent_heat", "surface_upward_latent_heat_flux", _POWER, "latent heat flux, upward", -2e3, 5e3),
-    Output("ftl_gb", "surface_upward_sensible_heat_flux", _POWER, "sensible heat flux, upward", -3e3, 3e3),
-)
-STATES = (
-    Output("canopy_gb", CANOPY, "kg m-2", "water on leaves", -0.1, 50.0),
-    Output("snow_mass_gb", SNOW, "kg m-2", "snow on the ground", -0.1, 1e5),
-    Output("smcl", THETA, "m3 m-3", "soil moisture", -1.0, 5e3),
-    Output("t_soil", SOIL_TEMPERATURE, "K", "soil temperature", 150.0, 400.0),
-    Output("tstar_gb", SURFACE_TEMPERATURE, "K", "surface temperature", 150.0, 400.0),
-)
-RUNOFF = "runoff_flux"
 _MISSING = -1e20
 _CLOSED = 1e-6  # kg m-2 a day: what a double-precision build must close to, beyond rounding
-_STATE_UNITS = {SOIL_TEMPERATURE: "K", SURFACE_TEMPERATURE: "K", DEEP["sthzw"]: "1", DEEP["zw"]: "m"}
-_DUMPED = re.compile(rf"{inputs.RUN}\.dump\.(\d{{8}})\.(\d+)\.nc")
-
-
-def names(deep: bool) -> tuple[list[str], list[str]]:
-    """What JULES is asked to write as means and as states; with TOPMODEL also its deep store."""
-    return [output.jules for output in MEANS], [output.jules for output in STATES] + ["sthzw"] * deep
+_STATE_UNITS = {names.SOIL_TEMPERATURE: "K", names.SURFACE_TEMPERATURE: "K", DEEP["sthzw"]: "1", DEEP["zw"]: "m"}
+_DUMPED = re.compile(rf"{names.RUN}\.dump\.(\d{{8}})\.(\d+)\.nc")
 
 
 def read(
@@ -82,12 +46,12 @@ def read(
     first       number of the first cell, for errors
     Raises AssetError, VariableError, TimeError, RangeError or SettingsError.
     """
-    if spun := sorted(path.name for path in folder.joinpath(inputs.OUT).glob("*spin*")):
+    if spun := sorted(path.name for path in folder.joinpath(names.OUT).glob("*spin*")):
         raise SettingsError("JULES", expected="no spin-up, as set", found=", ".join(spun[:3]), where=where)
-    start, end, step = inputs.period(forcing)
+    start, end, step = period(forcing)
     edges, partial = _edges(start, end, step, daily)
-    means, rounding = _series(folder, "mean", names(False)[0], edges, parameters, where)
-    states, coarse = _series(folder, "state", names(deep is not None)[1], edges, parameters, where)
+    means, rounding = _series(folder, names.MEAN, written_means(), edges, parameters, where)
+    states, coarse = _series(folder, names.STATE, written_states(deep is not None), edges, parameters, where)
     for output, series in [(o, states) for o in STATES] + [(o, means) for o in MEANS]:
         _check_range(output, series[output.jules], edges, first, where)
 
@@ -101,7 +65,7 @@ def read(
         stored = np.concatenate([_stored_in(_dump(dumps[start], where), deep, parameters)[None], stored])
     else:
         stored = np.concatenate([np.full_like(stored[:1], np.nan), stored])
-    parts = [forcing[name].values.astype(np.float64) for name in inputs.precipitation(forcing).values()]
+    parts = [forcing[name].values.astype(np.float64) for name in precipitation(forcing).values()]
     fall = _averaged(sum(parts[1:], parts[0]), forcing["time"].values.astype("datetime64[s]"), edges)
     _check_water(fall, means, stored, edges, steps, max(rounding, coarse), tolerance, parameters, first, where)
 
@@ -139,7 +103,7 @@ def _series(
     folder: Path, profile: str, wanted: list[str], edges: np.ndarray, parameters: xr.Dataset, where: str
 ) -> tuple[dict[str, np.ndarray], float]:
     """Each variable of a profile, (time, [layer,] cell) in float64, and the relative rounding of the file's reals."""
-    path = folder / inputs.OUT / f"{inputs.RUN}.{profile}.nc"
+    path = folder / names.OUT / f"{names.RUN}.{profile}.nc"
     ds = _open(path, where)
     absent = [name for name in ("time", "latitude", "longitude", *wanted) if name not in ds.variables]
     if absent:
@@ -265,7 +229,7 @@ def _check_water(
 def _dumps(folder: Path) -> dict[np.datetime64, Path]:
     """Dumps of the main run by their time."""
     found = {}
-    for path in sorted((folder / inputs.OUT).iterdir()):
+    for path in sorted((folder / names.OUT).iterdir()):
         if name := _DUMPED.fullmatch(path.name):
             day = f"{name[1][:4]}-{name[1][4:6]}-{name[1][6:]}"
             found[np.datetime64(day, "s") + np.timedelta64(int(name[2]), "s")] = path
@@ -292,12 +256,12 @@ def _end_state(dump: xr.Dataset, parameters: xr.Dataset, place: Mapping[str, xr.
     top = np.broadcast_to(values["t_soil"][0], absent.shape)
     state = {
         THETA: (("layer", "cell"), values["sthuf"] * parameters["theta_s"].values),
-        SOIL_TEMPERATURE: (("layer", "cell"), values["t_soil"]),
+        names.SOIL_TEMPERATURE: (("layer", "cell"), values["t_soil"]),
         CANOPY: (("tile", "cell"), np.where(absent, 0.0, values["canopy"])),
-        SNOW: (("tile", "cell"), np.where(absent, 0.0, inputs.snow(values))),
-        SURFACE_TEMPERATURE: (("tile", "cell"), np.where(absent, top, values["tstar_tile"])),
+        SNOW: (("tile", "cell"), np.where(absent, 0.0, snow(values))),
+        names.SURFACE_TEMPERATURE: (("tile", "cell"), np.where(absent, top, values["tstar_tile"])),
     } | {ours: ("cell", values[name]) for name, ours in DEEP.items() if name in values}
-    known = {*inputs.SOIL, "frac", "latitude", "longitude", "canopy", "t_soil", "tstar_tile", *DEEP}
+    known = {*names.SOIL, "frac", "latitude", "longitude", "canopy", "t_soil", "tstar_tile", *DEEP}
     kept = {f"{DUMP}{name}": dump[name].variable for name in dump if name not in known}
     end = xr.Dataset({**state, **kept}, {**place, "tile": list(TILES)})
     for name in state:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 
-from twin.land.air import saturation
+from twin.land.air import KARMAN, saturation
 from twin.land.compiled import BLOCK, compiled, exp2, log2, stage
 from twin.land.rows import (
     AVAILABLE,
@@ -37,6 +37,8 @@ from twin.land.rows import (
     HUMIDITY,
     LANES,
     LEAF_AREA,
+    LOG_H,
+    LOG_M,
     P_UP,
     PRESSURE,
     Q_UP,
@@ -50,6 +52,7 @@ from twin.land.rows import (
     T_LOW,
     T_UPP,
     VCMAX,
+    WIND,
 )
 
 LEAVES = 10  # layers of leaves
@@ -70,7 +73,7 @@ _STEP_DOWN = math.exp(-_FALL / LEAVES)  # nitrogen of a layer over that of the o
 _FIRST = math.exp(-0.5 * _FALL / LEAVES)
 
 # scratch rows of the tile array
-_ENZYME, _LIGHT, _EXPORT, _V, _PAR, _DEPTH, _SPREAD, _BEAM, _BEAM_STEP, _GROWN, _QUENCHED, _LEFT = range(
+_ENZYME, _LIGHT, _EXPORT, _V, _PAR, _DEPTH, _SPREAD, _BEAM, _BEAM_STEP, _GROWN, _QUENCHED, _DEFICIT = range(
     SCRATCH, SCRATCH + 12
 )
 
@@ -132,6 +135,7 @@ def _prepare(t, c, j, i):
     t[_DEPTH * LANES + j] = 1.6 * _GAS * (celsius + 273.15) / (carbon - inside)
     k_d = max(0.03 * celsius + 0.0773, 0.087)
     t[_QUENCHED * LANES + j] = 0.05 + k_d
+    t[_DEFICIT * LANES + j] = deficit
 
 
 @compiled
@@ -180,6 +184,21 @@ def _layer(t, j):
     t[FLUORESCENCE * LANES + j] += light * 0.05 / (t[_QUENCHED * LANES + j] + k_n) * (1.0 - 0.8 * used)
 
 
+@compiled
+def _felt(g, deficit, f0, critical, reach):
+    """Conductance of leaves that feel the deficit of the air among them, D/(1 + g/reach), not that of the air above.
+
+    g was found with the deficit D of the air above; carbon gain is taken as the same, so that g (1 − f0 + f0 D/D*) is.
+    reach is the conductance of the air between, m s-1 (Cox et al. 1998, J. Hydrol. 212-213, 79).
+    """
+    still, slope = 1.0 - f0, f0 / critical
+    least = max(still + slope * min(deficit, critical), 1e-6)
+    gain = g * least
+    b = still + gain / reach - slope * deficit
+    near = 2.0 * still * deficit / (b + math.sqrt(b * b + 4.0 * slope * still * deficit) + 1e-12)
+    return gain / max(still + slope * min(near, critical), 1e-6)
+
+
 @stage
 def canopy(t, c, n, diffuse):
     """Stress, stomatal conductance, carbon gain and fluorescence of every type that has leaves, and their conductance.
@@ -217,6 +236,11 @@ def canopy(t, c, n, diffuse):
             share = area / _LAYERS
             lit = c[SW * BLOCK + i] > 0.0
             closed = area * t[G_MIN * LANES + j]
-            t[G_LEAVES * LANES + j] = share * t[G_LEAVES * LANES + j] if lit else closed
+            reach = KARMAN * KARMAN * max(c[WIND * BLOCK + i], 0.1)
+            reach = reach / (t[LOG_M * LANES + j] * max(t[LOG_H * LANES + j], 0.2))
+            felt = _felt(
+                share * t[G_LEAVES * LANES + j], t[_DEFICIT * LANES + j], t[F0 * LANES + j], t[DQ_CRIT * LANES + j], reach
+            )
+            t[G_LEAVES * LANES + j] = felt if lit else closed
             t[CARBON_GAIN * LANES + j] = _CARBON * share * t[CARBON_GAIN * LANES + j] if lit else 0.0
             t[FLUORESCENCE * LANES + j] = share * t[FLUORESCENCE * LANES + j] if lit else 0.0

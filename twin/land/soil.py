@@ -10,8 +10,8 @@
          ↓ W_4 drainage            S saturation (θ/θ_s), M water at saturation (kg m-2), e roots and evaporation
 
 Backward Euler by Newton's method. The derivative of a flux by the layer above is kept ≥ 0 and by the layer below ≤ 0,
-which makes the matrix an M-matrix: every pivot is positive, whatever the soil. The step ends in flux form, so water is
-conserved to rounding even where Newton's method has not converged.
+which makes the matrix an M-matrix: every pivot is positive, whatever the soil. Where eight iterations do not converge
+the step is halved, down to a 64th. It ends in flux form, so water is conserved to rounding whatever was solved.
 
 Refs: Brooks & Corey (1964); Clapp & Hornberger (1978); Best et al. (2011), section 3.
 """
@@ -43,7 +43,10 @@ B, PSI, K, M = 20, 24, 28, 32  # parameters by layer: exponent, m, kg m-2 per ti
 SOLVED = 36  # 36..39 scratch: unfrozen saturation, Newton's iterate
 FLUX = 40  # 40..43 scratch: solved flux through the bottom of each layer, kg m-2 per time
 MOVING = 44  # scratch: largest change of saturation in the last iteration
-ROWS = 45
+LEFT, PART = 45, 46  # scratch: fraction of the step still to do, and of the sub-step tried
+SUBSTEP = 47  # scratch: its length; 0 for a cell that has finished
+ROOM = 48  # 48..51 scratch: unfrozen saturation of each layer when full
+ROWS = 52
 
 _D0, _D1, _D2, _D3 = LAYERS
 _CAP = 1e4  # largest suction, m
@@ -53,6 +56,7 @@ _DRIEST = 1e-3  # saturation below which conductivity and suction change no more
 _CLIP = 0.2  # largest change of saturation in one iteration
 _CLOSE = 1e-2  # iterate until no layer moves more; Newton's error is then about the square
 _ITERATIONS = 8
+_SHORTEST = 1.0 / 64.0  # of the step: a sub-step this short is taken as it is
 
 
 @compiled
@@ -92,23 +96,29 @@ def _interface(s_a, s_b, psi_a, psi_b, slope_a, slope_b, d_a, d_b, b_a, b_b, k_s
 def _iterate(w):
     """One Newton iteration for every cell of the block that is still moving; how many still move after it."""
     for i in range(BLOCK):
-        h = w[STEP * BLOCK + i]
+        h = w[SUBSTEP * BLOCK + i]
         s0, s1 = w[SOLVED * BLOCK + i], w[(SOLVED + 1) * BLOCK + i]
         s2, s3 = w[(SOLVED + 2) * BLOCK + i], w[(SOLVED + 3) * BLOCK + i]
         b0, b1, b2, b3 = w[B * BLOCK + i], w[(B + 1) * BLOCK + i], w[(B + 2) * BLOCK + i], w[(B + 3) * BLOCK + i]
         k0, k1, k2, k3 = w[K * BLOCK + i], w[(K + 1) * BLOCK + i], w[(K + 2) * BLOCK + i], w[(K + 3) * BLOCK + i]
         m0, m1, m2, m3 = w[M * BLOCK + i], w[(M + 1) * BLOCK + i], w[(M + 2) * BLOCK + i], w[(M + 3) * BLOCK + i]
 
-        p0, q0 = _suction(s0, b0, w[PSI * BLOCK + i])
-        p1, q1 = _suction(s1, b1, w[(PSI + 1) * BLOCK + i])
-        p2, q2 = _suction(s2, b2, w[(PSI + 2) * BLOCK + i])
-        p3, q3 = _suction(s3, b3, w[(PSI + 3) * BLOCK + i])
-        f0, a0, c0 = _interface(s0, s1, p0, p1, q0, q1, _D0, _D1, b0, b1, k0)
-        f1, a1, c1 = _interface(s1, s2, p1, p2, q1, q2, _D1, _D2, b1, b2, k1)
-        f2, a2, c2 = _interface(s2, s3, p2, p3, q2, q3, _D2, _D3, b2, b3, k2)
-        f3, a3 = _conductivity(s3, b3, k3)
-        a0, a1, a2 = max(a0, 0.0), max(a1, 0.0), max(a2, 0.0)
-        c0, c1, c2 = min(c0, 0.0), min(c1, 0.0), min(c2, 0.0)
+        # fluxes are those of layers at most full: what an iterate puts into them beyond does not push
+        c0, c1 = w[ROOM * BLOCK + i], w[(ROOM + 1) * BLOCK + i]
+        c2, c3 = w[(ROOM + 2) * BLOCK + i], w[(ROOM + 3) * BLOCK + i]
+        t0, t1, t2, t3 = min(s0, c0), min(s1, c1), min(s2, c2), min(s3, c3)
+        p0, q0 = _suction(t0, b0, w[PSI * BLOCK + i])
+        p1, q1 = _suction(t1, b1, w[(PSI + 1) * BLOCK + i])
+        p2, q2 = _suction(t2, b2, w[(PSI + 2) * BLOCK + i])
+        p3, q3 = _suction(t3, b3, w[(PSI + 3) * BLOCK + i])
+        f0, a0, z0 = _interface(t0, t1, p0, p1, q0, q1, _D0, _D1, b0, b1, k0)
+        f1, a1, z1 = _interface(t1, t2, p1, p2, q1, q2, _D1, _D2, b1, b2, k1)
+        f2, a2, z2 = _interface(t2, t3, p2, p3, q2, q3, _D2, _D3, b2, b3, k2)
+        f3, a3 = _conductivity(t3, b3, k3)
+        a0, a1 = max(a0, 0.0) if s0 <= c0 else 0.0, max(a1, 0.0) if s1 <= c1 else 0.0
+        a2, a3 = max(a2, 0.0) if s2 <= c2 else 0.0, a3 if s3 <= c3 else 0.0
+        c0, c1 = min(z0, 0.0) if s1 <= c1 else 0.0, min(z1, 0.0) if s2 <= c2 else 0.0
+        c2 = min(z2, 0.0) if s3 <= c3 else 0.0
 
         # right-hand side: what the fluxes bring, less what the iterate has already changed
         u0 = w[WATER * BLOCK + i] - w[ICE * BLOCK + i]
@@ -169,10 +179,17 @@ def _settle(w):
     """Move the water along the solved fluxes, never out of an empty layer or into a full one.
 
     Excess rises layer by layer and leaves at the top; a deficit is filled by less drainage, then from below and above.
-    No flux is larger than all the column can hold and gets, which only matters where Newton's method went astray.
+    No flux is larger than all the column can hold and gets, which only matters where Newton's method went astray. A
+    sub-step whose solution was not found is not taken but tried again, half as long; the next is twice as long. True
+    while a cell of the block has some of its step left.
     """
     for i in range(BLOCK):
-        h = w[STEP * BLOCK + i]
+        h = w[SUBSTEP * BLOCK + i]
+        part = w[PART * BLOCK + i]
+        on = h > 0.0 and (w[MOVING * BLOCK + i] <= _CLOSE or part <= _SHORTEST)
+        left = w[LEFT * BLOCK + i] - part if on else w[LEFT * BLOCK + i]
+        w[LEFT * BLOCK + i] = left
+        w[PART * BLOCK + i] = min(2.0 * part, left) if on else 0.5 * part
         i0, i1, i2, i3 = (
             w[ICE * BLOCK + i],
             w[(ICE + 1) * BLOCK + i],
@@ -217,16 +234,35 @@ def _settle(w):
         t = max(u0 - m0, 0.0)
 
         # what rounding left outside the bounds is put on them
-        w[WATER * BLOCK + i] = min(max(u0 - t, 0.0) + i0, w[M * BLOCK + i])
-        w[(WATER + 1) * BLOCK + i] = min(max(u1, 0.0) + i1, w[(M + 1) * BLOCK + i])
-        w[(WATER + 2) * BLOCK + i] = min(max(u2, 0.0) + i2, w[(M + 2) * BLOCK + i])
-        w[(WATER + 3) * BLOCK + i] = min(max(u3, 0.0) + i3, w[(M + 3) * BLOCK + i])
-        w[MOVED * BLOCK + i] = f0
-        w[(MOVED + 1) * BLOCK + i] = f1
-        w[(MOVED + 2) * BLOCK + i] = f2
-        w[(MOVED + 3) * BLOCK + i] = f3
-        w[EXCESS * BLOCK + i] += t
-        w[DRAINAGE * BLOCK + i] += f3
+        u0, u1 = min(max(u0 - t, 0.0) + i0, w[M * BLOCK + i]), min(max(u1, 0.0) + i1, w[(M + 1) * BLOCK + i])
+        u2, u3 = min(max(u2, 0.0) + i2, w[(M + 2) * BLOCK + i]), min(max(u3, 0.0) + i3, w[(M + 3) * BLOCK + i])
+        w[WATER * BLOCK + i] = u0 if on else w[WATER * BLOCK + i]
+        w[(WATER + 1) * BLOCK + i] = u1 if on else w[(WATER + 1) * BLOCK + i]
+        w[(WATER + 2) * BLOCK + i] = u2 if on else w[(WATER + 2) * BLOCK + i]
+        w[(WATER + 3) * BLOCK + i] = u3 if on else w[(WATER + 3) * BLOCK + i]
+        w[MOVED * BLOCK + i] += f0 if on else 0.0
+        w[(MOVED + 1) * BLOCK + i] += f1 if on else 0.0
+        w[(MOVED + 2) * BLOCK + i] += f2 if on else 0.0
+        w[(MOVED + 3) * BLOCK + i] += f3 if on else 0.0
+        w[EXCESS * BLOCK + i] += t if on else 0.0
+        w[DRAINAGE * BLOCK + i] += f3 if on else 0.0
+    left = 0.0
+    for i in range(BLOCK):
+        left = max(left, w[LEFT * BLOCK + i])
+    return left > 0.0
+
+
+@compiled
+def _start(w):
+    """Newton's first guess: the water as it is."""
+    for i in range(BLOCK):
+        for k in range(4):
+            liquid = w[(WATER + k) * BLOCK + i] - w[(ICE + k) * BLOCK + i]
+            w[(SOLVED + k) * BLOCK + i] = liquid / w[(M + k) * BLOCK + i]
+            w[(ROOM + k) * BLOCK + i] = 1.0 - w[(ICE + k) * BLOCK + i] / w[(M + k) * BLOCK + i]
+            w[(FLUX + k) * BLOCK + i] = 0.0
+        w[SUBSTEP * BLOCK + i] = w[PART * BLOCK + i] * w[STEP * BLOCK + i] if w[LEFT * BLOCK + i] > 0.0 else 0.0
+        w[MOVING * BLOCK + i] = 1.0 if w[SUBSTEP * BLOCK + i] > 0.0 else 0.0
 
 
 @stage
@@ -237,15 +273,17 @@ def advance(w):
     MOVED, adds to EXCESS and DRAINAGE. A cell whose STEP is 0 is left as it is.
     """
     for i in range(BLOCK):
+        w[LEFT * BLOCK + i] = 1.0 if w[STEP * BLOCK + i] > 0.0 else 0.0
+        w[PART * BLOCK + i] = 1.0
         for k in range(4):
-            liquid = w[(WATER + k) * BLOCK + i] - w[(ICE + k) * BLOCK + i]
-            w[(SOLVED + k) * BLOCK + i] = liquid / w[(M + k) * BLOCK + i]
-            w[(FLUX + k) * BLOCK + i] = 0.0
-        w[MOVING * BLOCK + i] = 1.0 if w[STEP * BLOCK + i] > 0.0 else 0.0
-    for _ in range(_ITERATIONS):
-        if not _iterate(w):
-            break
-    _settle(w)
+            w[(MOVED + k) * BLOCK + i] = 0.0
+    left = True
+    while left:
+        _start(w)
+        for _ in range(_ITERATIONS):
+            if not _iterate(w):
+                break
+        left = _settle(w)
 
 
 # --- JULES' own numerics --------------------------------------------------------------------------------------------

@@ -176,7 +176,7 @@ def _solve(t, c, j, i, z_air, dt):
         max(c[SOIL_CONDUCTANCE * BLOCK + i], t[OPEN * LANES + j])
     )  # fmt: skip
     moist = wet + (1.0 - wet) * g / (g + carried)
-    heat = LATENT_HEAT + (FUSION if snow > 0.0 else 0.0)
+    heat = LATENT_HEAT + (FUSION if snow > 0.0 or (potential < 0.0 and guess < 0.0) else 0.0)
     kelvin, kelvin_s = guess + MELTING, ground + MELTING
     emission = t[EMISSIVITY * LANES + j] * SIGMA * kelvin * kelvin * kelvin
     cover = t[COVER * LANES + j]
@@ -216,11 +216,13 @@ def balance(t, c, n, z_air, dt):
             drawn = (1.0 - wet) * g / (g + t[EXCHANGE * LANES + j]) * rho * humid
             snow, lake = t[SNOW * LANES + j], t[OPEN * LANES + j]
 
-            # water for it: on leaves, in the snow, in the soil; dew wets the leaves; a lake has enough
+            # water for it: on leaves, in the snow, in the soil; dew wets the leaves, frost is snow; a lake has enough
             under_snow = snow > 0.0
             ice = min(free, snow / dt) if under_snow else 0.0
             film = 0.0 if under_snow else (free if lake > 0.0 else min(free, t[CANOPY * LANES + j] / dt))
             film = film + min(drawn, 0.0)
+            frost = min(film, 0.0) if heat > LATENT_HEAT else 0.0
+            ice, film = ice + frost, film - frost
             per_g = max(drawn, 0.0) / max(g, 1e-12)
             root = per_g * t[G_LEAVES * LANES + j] / max(t[BETA * LANES + j], 1e-12)
             most = _SHARE / dt if lake <= 0.0 else 1e9

@@ -13,7 +13,7 @@ THETA, CANOPY, SNOW = "volume_fraction_of_condensed_water_in_soil", "canopy_wate
 
 
 def case(
-    cells: int = 3, steps: int = 96, step: str = "1h", start: str = "2003-02-25", ice: bool = False
+    cells: int = 3, steps: int = 48, step: str = "1h", start: str = "2003-02-25", ice: bool = False
 ) -> tuple[xr.Dataset, xr.Dataset, xr.Dataset]:
     """Days around freezing with showers, on soils and tiles (lakes too) that differ from cell to cell."""
     rng, at = np.random.default_rng(7), (steps, cells)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import runpy
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -77,16 +78,21 @@ def test_water_closes_and_the_input_stays(jules):
     assert series.indexes["time"].equals(forcing.indexes["time"])
 
 
+def far(function, inputs):
+    """A map as of a cluster: what it calls, and with what, has been bytes."""
+    return [pickle.loads(pickle.dumps(function))(pickle.loads(pickle.dumps(item))) for item in inputs]
+
+
 def test_two_halves_are_the_whole_and_any_tiling_gives_the_same_bits(jules):
     """Also from a state without temperatures or tiles, as the daily model's is."""
     start, forcing, parameters = case(4)
     plain = land_state.initial(parameters)
     for first in (start, plain):
         end, series = jules().run(first, forcing, parameters)
-        half, one = jules(cells_per_process=3).run(first, forcing.isel(time=slice(0, 37)), parameters)
+        half, one = jules(cells_per_process=3).run(first, forcing.isel(time=slice(0, 19)), parameters)
         with ThreadPoolExecutor(2) as pool:
             tiled = jules(cells_per_process=3, map=pool.map)
-            whole, two = tiled.run(half, forcing.isel(time=slice(37, None)), parameters)
+            whole, two = tiled.run(half, forcing.isel(time=slice(19, None)), parameters)
         same(end, whole)
         same(series, xr.concat([one, two], "time", data_vars="minimal"))
 
@@ -173,8 +179,8 @@ def test_a_single_precision_build_is_read_and_goes_on(jules):
     end, series = model.run(*whole)
     exact = jules().run(*whole)[1]
     assert np.abs(series[THETA] - exact[THETA]).max() < 1e-4
-    half, _ = model.run(whole[0], whole[1].isel(time=slice(0, 48)), whole[2])
-    same(end, model.run(half, whole[1].isel(time=slice(48, None)), whole[2])[0])
+    half, _ = model.run(whole[0], whole[1].isel(time=slice(0, 24)), whole[2])
+    same(end, model.run(half, whole[1].isel(time=slice(24, None)), whole[2])[0])
     with pytest.raises(RangeError, match=r"water balance of JULES.*≤ 1e-06"):
         jules(real=4, tolerance=1e-6).run(*whole)
 
@@ -186,8 +192,8 @@ def test_the_deep_store_of_topmodel_counts(jules):
     model = jules(changed=changed)
     end, _ = model.run(start.assign(deep), forcing, parameters)
     assert (end["deep_saturation"] != 0.8).all()
-    half, _ = model.run(start.assign(deep), forcing.isel(time=slice(0, 50)), parameters)
-    same(end, model.run(half, forcing.isel(time=slice(50, None)), parameters)[0])
+    half, _ = model.run(start.assign(deep), forcing.isel(time=slice(0, 25)), parameters)
+    same(end, model.run(half, forcing.isel(time=slice(25, None)), parameters)[0])
 
 
 def test_land_ice_has_no_soil(jules):
@@ -244,7 +250,7 @@ def opened(path: Path) -> xr.Dataset:
 
 @pytest.mark.real_data
 def test_a_real_year_of_half_hours_closes_in_our_names(real_data, tmp_path):
-    """Loobos 1997 from its real initial dump: P − E − R = ΔS to 1e-4 kg m-2 a day (evaporation is kept in float32).
+    """Loobos 1997 from its real initial dump: P − E − R = ΔS to 1e-6 kg m-2 a day (evaporation is kept in float32).
 
     Grid-box means of the dump's tiles, signs, units and times must all be right for it to close, day by day.
     """
@@ -267,7 +273,7 @@ def test_a_real_year_of_half_hours_closes_in_our_names(real_data, tmp_path):
         {"lat": ("cell", lat), "lon": ("cell", lon)},
     )
     given = dict(daily=False, deep=None, steps=48, first=0, where="Loobos")
-    end, series = outputs.read(tmp_path, forcing_of(raw), parameters, tolerance=1e-4, **given)
+    end, series = outputs.read(tmp_path, forcing_of(raw), parameters, tolerance=1e-6, **given)
     assert series.sizes["time"] == 17520 and str(series["time"].values[0]) == "1996-12-31T23:00:00.000000000"
     assert np.array_equal(series[THETA].values[:, :, 0], steps["smcl"].values / DEPTH.T)
     annual = 1800.0 * series[[ET, RUNOFF]].sum("time")
@@ -278,7 +284,7 @@ def test_a_real_year_of_half_hours_closes_in_our_names(real_data, tmp_path):
     moved = forcing_of(raw)
     moved[RAIN] = moved[RAIN].roll(time=48, roll_coords=False)
     with pytest.raises(RangeError, match="water balance of JULES"):
-        outputs.read(tmp_path, moved, parameters, tolerance=1e-4, **given)
+        outputs.read(tmp_path, moved, parameters, tolerance=1e-6, **given)
 
 
 @pytest.mark.real_data

@@ -14,7 +14,7 @@ from scipy.integrate import solve_ivp
 
 from twin.errors import RangeError, SettingsError, VariableError
 from twin.land import soil
-from twin.land.compiled import BLOCK, single
+from twin.land.compiled import BLOCK, compiled, single
 from twin.variables import LAYERS
 
 DEPTH = np.array(LAYERS)[:, None]
@@ -33,6 +33,24 @@ def soils(b: Any, psi_s: Any, k_s: Any, theta_s: Any) -> xr.Dataset:
 
 def capacity(parameters: xr.Dataset) -> np.ndarray:
     return 1000.0 * DEPTH * parameters["theta_s"].values
+
+
+class Column:
+    """One block of cells, all of the same soil, stepped by the code of the models without `step`'s checks."""
+
+    def __init__(self, parameters: xr.Dataset, *choice: str) -> None:
+        self.solve, self.w = soil.solver(*choice), np.zeros((soil.ROWS, BLOCK))
+        self.full = capacity(parameters)
+        rows = {soil.B: parameters["b"], soil.PSI: parameters["psi_s"], soil.K: parameters["K_s"], soil.M: self.full}
+        for row, values in rows.items():
+            self.w[row : row + 4] = values
+        self.water, self.ice, self.sink = (self.w[row : row + 4] for row in (soil.WATER, soil.ICE, soil.SINK))
+
+    def step(self, dt: float, rain: Any, times: int = 1) -> np.ndarray:
+        self.w[soil.STEP], self.w[soil.INFILTRATION] = dt, rain
+        for _ in range(times):
+            self.solve(self.w.reshape(-1))
+        return self.water
 
 
 def anything(cells: int, seed: int, retention: str) -> dict[str, Any]:
@@ -73,41 +91,59 @@ def imbalance(done: soil.Step, case: dict[str, Any]) -> np.ndarray:
 
 
 # --- conservation and bounds ----------------------------------------------------------------------------------------
-@pytest.mark.parametrize(("retention", "numerics", "excess"), CHOICES)
-def test_water_closes_and_stays_possible_whatever_comes(retention, numerics, excess):
-    """40,000 soil × state × step of each choice, 240,000 in all; closure of each layer < 1e-9 kg m-2.
+@pytest.mark.parametrize("retention", ["brooks-corey", "van-genuchten"])
+def test_water_closes_and_stays_possible_whatever_comes(retention):
+    """100,000 soil × state × step for each retention; closure of each layer < 1e-9 kg m-2.
 
     What a step moves reaches 5,000 kg m-2, whose rounding is 1e-12.
     """
-    case = anything(40_000, 7, retention)
+    case = anything(100_000, 7, retention)
+    done = soil.step(**case, retention=retention)
+    assert all(np.isfinite(part).all() for part in done)
+    assert np.abs(imbalance(done, case)).max() < 1e-9
+    assert (done.water >= case["ice"]).all() and (done.water <= capacity(case["parameters"])).all()
+    assert (done.excess >= 0.0).all() and (done.drainage >= 0.0).all()
+    np.testing.assert_array_equal(done.drainage, done.moved[3])
+
+
+@pytest.mark.parametrize(("retention", "numerics", "excess"), [choice for choice in CHOICES if choice[1] == "jules"])
+def test_jules_numerics_close_and_stay_possible(retention, numerics, excess):
+    """The same soils and states, of which JULES' linearised step makes fluxes of any size where layers are dry.
+
+    Water stays within its bounds; where no layer is drier than half full, closure is < 1e-9 kg m-2, elsewhere it is the
+    rounding of what moved.
+    """
+    case = anything(50_000, 7, retention)
     done = soil.step(**case, retention=retention, numerics=numerics, saturation_excess=excess)
     full = capacity(case["parameters"])
     assert all(np.isfinite(part).all() for part in done)
-    assert np.abs(imbalance(done, case)).max() < 1e-9
-    assert (done.water >= case["ice"] - 1e-12 * full).all()
-    assert (done.water <= full * (1.0 + 1e-12)).all()
-    assert (done.excess >= 0.0).all()
-    np.testing.assert_array_equal(done.drainage, done.moved[3])
-    if numerics == "newton":
-        assert (done.drainage >= 0.0).all()
+    assert (done.water >= case["ice"]).all() and (done.water <= full).all()
+    lost, moved = np.abs(imbalance(done, case)).max(axis=0), np.abs(done.moved).max(axis=0) + done.excess
+    assert (lost <= 1e-12 + 8.0 * np.finfo(float).eps * (full.max() + moved)).all()
+    moist = (case["water"] - case["ice"] > 0.5 * full).all(axis=0)
+    assert moist.sum() > 300 and lost[moist].max() < 1e-9
 
 
 @pytest.mark.parametrize("retention", ["brooks-corey", "van-genuchten"])
-@pytest.mark.parametrize("numerics", ["newton", "jules"])
-def test_single_precision_closes_to_its_rounding(retention, numerics):
-    """A few roundings (1.2e-7) of the largest amount involved: what was there, came or went."""
-    case = {name: part.astype(np.float32) for name, part in anything(40_000, 11, retention).items()}
+def test_single_precision_closes_to_its_rounding(retention):
+    """Some roundings (1.2e-7) of the largest amount involved: what the column holds, came or went.
+
+    Eight where the step is taken whole; up to 64 sub-steps round each for themselves.
+    """
+    case = {name: part.astype(np.float32) for name, part in anything(50_000, 11, retention).items()}
+    full = np.array([1000.0 * depth for depth in LAYERS], np.float32)[:, None] * case["parameters"]["theta_s"].values
+    case["water"] = np.minimum(case["water"], full)
     case["ice"] = np.minimum(case["ice"], case["water"])
     case["sink"] = np.minimum(case["sink"], (case["water"] - case["ice"]) / case["dt"])
-    done = soil.step(**case, retention=retention, numerics=numerics)
+    done = soil.step(**case, retention=retention)
     assert done.water.dtype == np.float32
+    assert (done.water >= case["ice"]).all() and (done.water <= full).all()
     case = {name: part.astype(np.float64) for name, part in case.items()}
     done = soil.Step(*(part.astype(np.float64) for part in done))
-    full = capacity(case["parameters"])
     amount = full.max(axis=0) + case["infiltration"] * case["dt"] + np.abs(done.moved).max(axis=0)
-    assert (np.abs(imbalance(done, case)) <= 8.0 * np.finfo(np.float32).eps * amount).all()
-    assert (done.water >= case["ice"] - 1e-6 * full).all()
-    assert (done.water <= full * (1.0 + 1e-6)).all()
+    lost = np.abs(imbalance(done, case))
+    assert (lost <= 64.0 * np.finfo(np.float32).eps * amount).all()
+    assert np.quantile(lost / amount, 0.9) <= 8.0 * np.finfo(np.float32).eps
 
 
 saturations = st.lists(st.floats(0.0, 1.0), min_size=4, max_size=4)
@@ -141,8 +177,9 @@ def test_every_choice_closes_at_the_edges(liquid, frozen, b, psi, k, rain, taken
     }
     for retention, numerics, excess in CHOICES:
         done = soil.step(**case, retention=retention, numerics=numerics, saturation_excess=excess)
-        assert np.abs(imbalance(done, case)).max() < 1e-9
-        assert (done.water >= ice - 1e-9).all() and (done.water <= full + 1e-9).all()
+        moved = 0.0 if numerics == "newton" else np.abs(done.moved).max() + done.excess.max()
+        assert np.abs(imbalance(done, case)).max() < 1e-9 + 1e-15 * moved
+        assert (done.water >= ice).all() and (done.water <= full).all()
 
 
 # --- exact solutions ------------------------------------------------------------------------------------------------
@@ -167,11 +204,12 @@ def test_steady_drainage_is_where_conductivity_equals_rain(retention, numerics):
     b, k_s = np.array([3.0, 6.6, 11.0]), np.full(3, 5e-3)
     s = np.array([0.6, 0.75, 0.85])
     q = k_s * (s ** (2 * b + 3) if retention == "brooks-corey" else mualem(s, b))
-    parameters = soils(b, np.full(3, 0.2), k_s, np.full(3, 0.45))
-    water = np.full((4, 3), 0.7) * capacity(parameters)
-    for dt in np.repeat([3600.0, 86400.0, 86400.0], [100, 500, 12_000 if retention == "van-genuchten" else 4000]):
-        water = soil.step(water, np.zeros((4, 3)), q, parameters, dt, retention=retention, numerics=numerics).water
-    np.testing.assert_allclose(water / capacity(parameters), np.broadcast_to(s, (4, 3)), atol=1e-6)
+    for cell in range(3):
+        column = Column(soils(*([value] for value in (b[cell], 0.2, k_s[cell], 0.45))), retention, numerics)
+        column.water[:] = 0.9 * s[cell] * column.full
+        for dt, steps in ((3600.0, 500), (86400.0, 20_000)):
+            column.step(dt, q[cell], steps)
+        np.testing.assert_allclose(column.water / column.full, s[cell], atol=1e-6)
 
 
 def darcy(s: np.ndarray, b: float, psi_s: float, k_s: float) -> np.ndarray:
@@ -197,27 +235,41 @@ def test_small_steps_converge_to_the_solution_of_the_four_equations(numerics):
 
     exact = solve_ivp(change, (0.0, 172_800.0), start, "LSODA", rtol=1e-10, atol=1e-12).y[:, -1]
     errors = []
-    for steps in (48, 96, 192, 384):
-        water = (start * full)[:, None]
-        for _ in range(steps):
-            water = soil.step(
-                water, sink[:, None], np.array([rain]), parameters, 172_800.0 / steps, numerics=numerics
-            ).water
-        errors.append(np.abs(water[:, 0] / full - exact).max())
+    for steps in (96, 192, 384, 768):
+        column = Column(parameters, "brooks-corey", numerics)
+        column.water[:], column.sink[:] = (start * full)[:, None], sink[:, None]
+        column.step(172_800.0 / steps, rain, steps)
+        errors.append(np.abs(column.water[:, 0] / full - exact).max())
     assert errors[-1] < 1e-4
     orders = np.log2(np.array(errors[:-1]) / errors[1:])
     assert (orders > 0.85).all() and (orders < 1.2).all(), errors
 
 
-def test_more_rain_never_dries_a_layer():
-    """One step of 30 minutes, Newton's method, 20,000 soils and states, a tenth or a thousand times more rain."""
-    case = anything(20_000, 3, "brooks-corey")
-    case["dt"] = 1800.0
-    case["sink"] = 0.0 * case["water"]
-    before = soil.step(**case).water
-    for more in (1.1, 1000.0):
-        wetter = soil.step(**{**case, "infiltration": more * case["infiltration"] + 1e-6}).water
-        assert (wetter - before).min() > -1e-3 * 1.0  # kg m-2
+@pytest.mark.parametrize("retention", ["brooks-corey", "van-genuchten"])
+def test_more_rain_never_dries_a_layers_year(retention):
+    """A tenth more of hourly rain, drying proportional to moisture, 16 soils; 1e-5 is the tolerance of the saturation.
+
+    In a single step it can: with K at the mean saturation, a wetter top draws more from below (Best et al. 2011 form).
+    """
+    rng = np.random.default_rng(3)
+    parameters = soils(
+        rng.uniform(2.0, 12.0, BLOCK),
+        10.0 ** rng.uniform(-1.5, 0.0, BLOCK),
+        10.0 ** rng.uniform(-4.0, -2.0, BLOCK),
+        np.full(BLOCK, 0.45),
+    )
+    rain = np.where(rng.random((8760, BLOCK)) < 0.05, rng.exponential(6e-4, (8760, BLOCK)), 0.0)
+    means = []
+    for more in (1.0, 1.1):
+        column = Column(parameters, retention)
+        column.water[:] = 0.6 * column.full
+        mean = np.zeros((4, BLOCK))
+        for k in range(8760):
+            column.sink[:] = 2e-5 * np.array([[0.4], [0.3], [0.2], [0.1]]) * column.water / column.full
+            mean += column.step(3600.0, more * rain[k]) / column.full / 8760.0
+        means.append(mean)
+    assert (means[1] - means[0]).min() > -1e-5
+    assert (means[1] - means[0])[:3].mean() > 1e-3  # and it does matter
 
 
 def test_ice_neither_moves_nor_conducts():
@@ -247,7 +299,7 @@ def mualem(s: np.ndarray, b: np.ndarray) -> np.ndarray:
     """K/K_s by van Genuchten (1980), eq. 8, in his own n and m."""
     n = 1.0 + 1.0 / b
     m = 1.0 - 1.0 / n
-    return np.sqrt(s) * (1.0 - (1.0 - s ** (1.0 / m)) ** m) ** 2
+    return np.sqrt(s) * np.expm1(m * np.log1p(-(s ** (1.0 / m)))) ** 2
 
 
 @pytest.mark.parametrize("n", [1.1, 1.3, 2.06, 4.0])
@@ -258,7 +310,7 @@ def test_van_genuchten_is_his_closed_form(n):
         h = (s ** (-1.0 / (1.0 - 1.0 / n)) - 1.0) ** (1.0 / n) / alpha
         assert soil._vg_suction(s, b, 1.0 / alpha)[0] == pytest.approx(h, rel=1e-12)
         assert (1.0 + (alpha * h) ** n) ** -(1.0 - 1.0 / n) == pytest.approx(s, rel=1e-12)
-        assert soil._vg_conductivity(s, b, 0.005)[0] == pytest.approx(0.005 * mualem(s, b), rel=2e-7, abs=1e-30)
+        assert soil._vg_conductivity(s, b, 0.005)[0] == pytest.approx(0.005 * mualem(s, b), rel=1e-10)
 
 
 @pytest.mark.parametrize("b", [0.4, 3.0, 6.63, 15.0])
@@ -308,26 +360,32 @@ def test_a_cell_does_not_depend_on_its_neighbours(retention, numerics, excess, r
             assert one.tobytes() == all_of_them[..., some].tobytes()
 
 
-def test_a_cell_without_a_step_keeps_its_bits_and_nothing_is_allocated():
-    rng = np.random.default_rng(1)
-    for real in (np.float64, np.float32):
-        for choice in CHOICES:
-            solve = soil.solver(*choice, real=real)
-            w = np.zeros((soil.ROWS, BLOCK), real)
-            w[soil.M : soil.M + 4] = 1000.0 * DEPTH * 0.45
-            w[soil.WATER : soil.WATER + 4] = rng.uniform(0.1, 1.0, (4, BLOCK)) * w[soil.M : soil.M + 4]
-            w[soil.B : soil.B + 4], w[soil.PSI : soil.PSI + 4], w[soil.K : soil.K + 4] = 6.0, 0.1, 5e-3
-            w[soil.STEP, ::2] = 1800.0
-            before = w.copy()
-            flat = w.reshape(-1)
-            solve(flat)
-            assert (w[: soil.SINK, 1::2] == before[: soil.SINK, 1::2]).all()
-            assert (w[soil.WATER : soil.WATER + 4, ::2] != before[soil.WATER : soil.WATER + 4, ::2]).any()
-            assert (w[soil.MOVED : soil.DRAINAGE + 1, 1::2] == 0.0).all()
-            _nrt_python.memsys_enable_stats()
-            allocated = rtsys.get_allocation_stats().alloc
-            solve(flat)
-            assert rtsys.get_allocation_stats().alloc == allocated
+@compiled
+def again(solve, w, times):
+    for _ in range(times):
+        solve(w)
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+@pytest.mark.parametrize("real", [np.float64, np.float32])
+def test_a_cell_without_a_step_keeps_its_bits_and_nothing_is_allocated(choice, real):
+    rng, solve = np.random.default_rng(1), soil.solver(*choice, real=real)
+    w = np.zeros((soil.ROWS, BLOCK), real)
+    w[soil.M : soil.M + 4] = 1000.0 * DEPTH * 0.45
+    w[soil.WATER : soil.WATER + 4] = rng.uniform(0.1, 1.0, (4, BLOCK)) * w[soil.M : soil.M + 4]
+    w[soil.B : soil.B + 4], w[soil.PSI : soil.PSI + 4], w[soil.K : soil.K + 4] = 6.0, 0.1, 5e-3
+    w[soil.STEP, ::2] = 1800.0
+    before = w.copy()
+    again(solve, w.reshape(-1), 1)
+    assert (w[: soil.SINK, 1::2] == before[: soil.SINK, 1::2]).all()
+    assert (w[soil.WATER : soil.WATER + 4, ::2] != before[soil.WATER : soil.WATER + 4, ::2]).any()
+    assert (w[soil.MOVED : soil.DRAINAGE + 1, 1::2] == 0.0).all()
+    _nrt_python.memsys_enable_stats()
+    counts = [rtsys.get_allocation_stats().alloc]
+    for times in (1, 100):
+        again(solve, w.reshape(-1), times)
+        counts.append(rtsys.get_allocation_stats().alloc)
+    assert counts[2] - counts[1] == counts[1] - counts[0]  # the view handed over, however many steps
 
 
 def test_step_runs_the_code_of_the_models_and_leaves_its_inputs():
@@ -370,11 +428,12 @@ def test_jules_numerics_reproduce_a_year_of_jules(real_data, set_up):
     infiltration = np.maximum((data["tfall"] + data["snow_melt_gb"] - data["surf_roff"]).values, 0.0)  # 0 is −1e-20
     start = np.concatenate([dump["sthuf"].values * full, data["smcl"].values[:-1].T], axis=1)
     frozen = np.concatenate([np.zeros((4, 1)), data["sthf"].values[:-1].T * full], axis=1)
+    taken, water = data["ext"].values, data["smcl"].values
     every = one.isel(cell=np.zeros(len(infiltration), dtype=int))
     for excess in ("up", "down"):
         done = soil.step(
             start,
-            data["ext"].values.T,
+            taken.T,
             infiltration,
             every,
             1800.0,
@@ -382,17 +441,16 @@ def test_jules_numerics_reproduce_a_year_of_jules(real_data, set_up):
             numerics="jules",
             saturation_excess=excess,
         )
-        assert np.abs(done.water - data["smcl"].values.T).max() < 1e-12
+        assert np.abs(done.water - water.T).max() < 1e-12
         assert np.abs(done.drainage / 1800.0 - data["sub_surf_roff"].values).max() < 1e-15
         assert done.excess.max() == 0.0
     assert (frozen > 0.0).any(axis=0).sum() > 1000
-    water, worst = start[:, :1], 0.0
+    column, worst = Column(one, "brooks-corey", "jules"), 0.0
+    column.water[:] = start[:, :1]
     for k in range(len(infiltration)):
-        ice = np.minimum(frozen[:, k : k + 1], water)
-        water = soil.step(
-            water, data["ext"].values[k][:, None], infiltration[k : k + 1], one, 1800.0, ice=ice, numerics="jules"
-        ).water
-        worst = max(worst, float(np.abs(water[:, 0] - data["smcl"].values[k]).max()))
+        column.ice[:], column.sink[:] = frozen[:, k : k + 1], taken[k][:, None]
+        column.step(1800.0, infiltration[k])
+        worst = max(worst, float(np.abs(column.water[:, 0] - water[k]).max()))
     assert worst < 1e-8
 
 

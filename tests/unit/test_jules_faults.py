@@ -76,9 +76,12 @@ def test_a_process_that_hangs_is_ended_with_all_it_started(tmp_path):
     began = time.monotonic()
     with pytest.raises(Transient, match=r"JULES: expected an end within 1.5 s, found still running .cells 0 to 2"):
         slow.run(*case(steps=24))
-    assert time.monotonic() - began < 30.0
-    process = Path(f"/proc/{(tmp_path / 'pid').read_text().strip()}")
-    assert not process.exists() or " Z " in (process / "stat").read_text()
+    pid = (tmp_path / "pid").read_text().strip()
+    while shown := subprocess.run(["ps", "-o", "stat=", "-p", pid], capture_output=True, text=True).stdout.strip():
+        if shown.startswith("Z"):  # ended, and waiting for its parent to ask
+            break
+        assert time.monotonic() - began < 30.0, shown
+        time.sleep(0.05)
 
 
 def test_the_error_counts_cells_over_all_processes(tmp_path):
@@ -166,7 +169,7 @@ def test_what_cannot_be_used_is_refused_before_anything_runs(tmp_path):
         (VariableError, "'lat': expected the cells", start, forcing.assign_coords(lat=-forcing["lat"]), parameters),
         (RangeError, "'volume_fraction_of", broken(start, theta, 1.2), forcing, parameters),
         (VariableError, "'canopy_water_amount'", start.drop_vars("canopy_water_amount"), forcing, parameters),
-        (VariableError, "'surface_snow_amount': expected", start.isel(cell=[0]), forcing, parameters),
+        (VariableError, "'volume_fraction_of.*, found .* .4, 1.", start.isel(cell=[0]), forcing, parameters),
     ]  # fmt: skip
     for kind, words, *given in cases:
         with pytest.raises(kind, match=words):

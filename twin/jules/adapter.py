@@ -13,7 +13,7 @@ from typing import Any
 import xarray as xr
 
 from twin.errors import SettingsError
-from twin.jules import inputs, namelist, outputs, process, versions
+from twin.jules import accept, inputs, namelist, names, outputs, process, versions
 from twin.variables import LAYERS
 
 Map = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
@@ -84,9 +84,9 @@ class Jules:
             raise SettingsError("cells_per_process", expected="1 or more", found=cells_per_process)
         program = process.find(executable)
         folder = Path(namelists).expanduser().absolute()
-        files = inputs.read_namelists(folder)
+        files = accept.read_namelists(folder)
         oldest, newest = versions.detect(files, process.probe(program), version)
-        inputs.check_namelists(files, oldest)
+        accept.check_namelists(files, oldest)
         hydrology = files["jules_hydrology"], "jules_hydrology"
         deep = None
         if namelist.value(*hydrology, "l_top", False):
@@ -106,9 +106,9 @@ class Jules:
         when it was killed or took too long, AssetError, TimeError, VariableError or RangeError for output that is cut,
         missing, not finite, impossible, or does not close its water balance. The run directory then stays.
         """
-        inputs.check_forcing(forcing)
-        parameters = inputs.check_parameters(parameters, forcing)
-        state = inputs.check_state(state, forcing, parameters)
+        accept.check_forcing(forcing)
+        parameters = accept.check_parameters(parameters, forcing)
+        state = accept.check_state(state, forcing, parameters)
         tiles = self._tiles(state, forcing, parameters)
         ends, series = zip(*self.map(partial(_run, self._setup), tiles), strict=True)
         return _joined(ends), _joined(series)
@@ -125,8 +125,17 @@ def _run(setup: _Setup, tile: _Tile) -> tuple[xr.Dataset, xr.Dataset]:
     if setup.workdir:
         setup.workdir.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="jules-", dir=setup.workdir))
-    given = (setup.daily, tile.state, tile.forcing, tile.parameters)
-    timestep = inputs.write(folder, setup.namelists, setup.version, *given, *outputs.names(setup.deep is not None))
+    inputs.link(setup.namelists, folder)
+    timestep = inputs.write(
+        folder,
+        accept.read_namelists(setup.namelists),
+        setup.version,
+        setup.daily,
+        tile.state,
+        tile.forcing,
+        tile.parameters,
+        names.written(setup.deep is not None),
+    )
     cells = f"cells {tile.first} to {tile.last}"
     process.execute(setup.executable, folder, setup.timeout, cells)
     result = outputs.read(

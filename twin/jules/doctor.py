@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from twin.errors import SettingsError
-from twin.jules import inputs, process, versions
+from twin.jules import accept, process, versions
 
 HOW = (
     "JULES is licensed by the Met Office and not part of the twin. Up to version 7.9, ask for access to its code:",
@@ -24,9 +24,9 @@ def doctor(
     try:
         program = process.find(executable)
         banner = process.probe(program)
-        files = inputs.read_namelists(Path(namelists).expanduser())
+        files = accept.read_namelists(Path(namelists).expanduser())
         oldest, newest = versions.detect(files, banner, version)
-        inputs.check_namelists(files, oldest)
+        accept.check_namelists(files, oldest)
     except SettingsError as err:
         return [f"JULES: {err}", *HOW]
     which = oldest if oldest == newest else f"{oldest} to {newest}"

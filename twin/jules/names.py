@@ -44,7 +44,7 @@ MEAN, STATE = "mean", "state"  # output profiles: means over, and values at the 
 
 @dataclass(frozen=True)
 class Output:
-    """A variable JULES writes out: its name, ours, unit, what it is, and the range outside which its values are wrong."""
+    """A variable JULES writes out: its name, ours, unit, what it is, and the limits its values must keep."""
 
     jules: str
     name: str
@@ -72,3 +72,9 @@ STATES = (
     Output("t_soil", SOIL_TEMPERATURE, "K", "soil temperature", 150.0, 400.0),
     Output("tstar_gb", SURFACE_TEMPERATURE, "K", "surface temperature", 150.0, 400.0),
 )
+
+
+def written(deep: bool) -> dict[str, list[str]]:
+    """What JULES is asked to write, by profile; with TOPMODEL also its deep store."""
+    states = [output.jules for output in STATES]
+    return {MEAN: [output.jules for output in MEANS], STATE: [*states, "sthzw"] if deep else states}

@@ -20,7 +20,6 @@ from twin.jules.names import CANOPY, DEEP, DEPTH, DUMP, MEANS, RUNOFF, SNOW, STA
 from twin.parameters import TILES
 from twin.variables import VARIABLES
 
-
 _MISSING = -1e20
 _CLOSED = 1e-6  # kg m-2 a day: what a double-precision build must close to, beyond rounding
 _STATE_UNITS = {names.SOIL_TEMPERATURE: "K", names.SURFACE_TEMPERATURE: "K", DEEP["sthzw"]: "1", DEEP["zw"]: "m"}
@@ -50,8 +49,10 @@ def read(
         raise SettingsError("JULES", expected="no spin-up, as set", found=", ".join(spun[:3]), where=where)
     start, end, step = period(forcing)
     edges, partial = _edges(start, end, step, daily)
-    means, rounding = _series(folder, names.MEAN, written_means(), edges, parameters, where)
-    states, coarse = _series(folder, names.STATE, written_states(deep is not None), edges, parameters, where)
+    wanted = names.written(deep is not None)
+    (means, fine), (states, coarse) = (
+        _series(folder, profile, wanted[profile], edges, parameters, where) for profile in (names.MEAN, names.STATE)
+    )
     for output, series in [(o, states) for o in STATES] + [(o, means) for o in MEANS]:
         _check_range(output, series[output.jules], edges, first, where)
 
@@ -67,7 +68,20 @@ def read(
         stored = np.concatenate([np.full_like(stored[:1], np.nan), stored])
     parts = [forcing[name].values.astype(np.float64) for name in precipitation(forcing).values()]
     fall = _averaged(sum(parts[1:], parts[0]), forcing["time"].values.astype("datetime64[s]"), edges)
-    _check_water(fall, means, stored, edges, steps, max(rounding, coarse), tolerance, parameters, first, where)
+    days, miss = _imbalance(fall, means, stored, edges)
+    allowed = _CLOSED + 2.0 * steps * max(fine, coarse) * np.nanmax(stored, axis=0)
+    if tolerance is not None:
+        allowed = np.full_like(allowed, tolerance)
+    wrong = (miss > allowed) & (parameters["tile_fraction"].values[TILES.index("ice")] < 1.0)  # ice melts from no store
+    if wrong.any():
+        day, cell = (int(i) for i in np.unravel_index(int(np.argmax(np.where(wrong, miss, 0.0))), wrong.shape))
+        cells = f"{wrong.any(axis=0).sum()} of {wrong.shape[1]} cells"
+        raise RangeError(
+            "water balance of JULES",
+            expected=f"|P − E − R − ΔS| ≤ {allowed[cell]:.2g} kg m-2 a day",
+            found=f"{miss[day, cell]:.3g} on {days[day]} in cell {first + cell}, {cells}",
+            where=where,
+        )
 
     place = {name: parameters[name] for name in ("lat", "lon")}
     series = {output.name: means[output.jules] for output in MEANS} | {o.name: states[o.jules] for o in STATES}
@@ -194,36 +208,17 @@ def _averaged(values: np.ndarray, times: np.ndarray, edges: np.ndarray) -> np.nd
     return total / np.diff(first)[:, None]
 
 
-def _check_water(
-    fall: np.ndarray,
-    means: Mapping[str, np.ndarray],
-    stored: np.ndarray,
-    edges: np.ndarray,
-    steps: int,
-    rounding: float,
-    tolerance: float | None,
-    parameters: xr.Dataset,
-    first: int,
-    where: str,
-) -> None:
-    """P − E − R = ΔS for every day and cell; RangeError says where it is not.
+def _imbalance(
+    fall: np.ndarray, means: Mapping[str, np.ndarray], stored: np.ndarray, edges: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The days, and |P − E − R − ΔS| of each day and cell, kg m-2; 0 where the first store is not known.
 
-    Lakes evaporate without a store, and ice melts without one: the first's evaporation is left out, the second's cells.
+    Lakes evaporate from no store, so their evaporation is left out.
     """
     gained = fall - (means["fqw_gb"] - means["elake"]) - means["surf_roff"] - means["sub_surf_roff"]
-    gained *= np.diff(edges).astype(np.float64)[:, None]
-    miss = np.nan_to_num(gained - np.diff(stored, axis=0))  # NaN where the first store is not known
-    days = edges[:-1].astype("datetime64[D]")
-    opens = np.flatnonzero(np.r_[True, days[1:] != days[:-1]])
-    miss = np.abs(np.add.reduceat(miss, opens, axis=0))
-    allowed = tolerance if tolerance is not None else _CLOSED + 2.0 * steps * rounding * np.nanmax(stored, axis=0)
-    wrong = (miss > allowed) & (parameters["tile_fraction"].values[TILES.index("ice")] < 1.0)
-    if wrong.any():
-        day, cell = np.unravel_index(int(np.argmax(np.where(wrong, miss, 0.0))), wrong.shape)
-        cells = f"{wrong.any(axis=0).sum()} of {wrong.shape[1]} cells"
-        found = f"{miss[day, cell]:.3g} on {days[opens[day]]} in cell {first + int(cell)}, {cells}"
-        expected = f"|P − E − R − ΔS| ≤ {np.broadcast_to(allowed, wrong.shape[1:])[cell]:.2g} kg m-2 a day"
-        raise RangeError("water balance of JULES", expected=expected, found=found, where=where)
+    miss = np.nan_to_num(gained * np.diff(edges).astype(np.float64)[:, None] - np.diff(stored, axis=0))
+    days, opens = np.unique(edges[:-1].astype("datetime64[D]"), return_index=True)
+    return days, np.abs(np.add.reduceat(miss, opens, axis=0))
 
 
 def _dumps(folder: Path) -> dict[np.datetime64, Path]:

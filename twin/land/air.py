@@ -18,7 +18,6 @@ _LOG2_E, _LN_2 = 1.0 / math.log(2.0), math.log(2.0)
 _GUST, _MIXED_LAYER = 0.08, 1000.0  # share of the convective velocity that counts as wind; depth of its eddies, m
 _A, _B, _C, _D = 1.0, 2.0 / 3.0, 5.0, 0.35  # Beljaars & Holtslag (1991), eqs. 28 and 32
 _MOST = 50.0  # |z/L| beyond which nothing more is asked of the theory
-_ITERATIONS = 3  # of the Obukhov length from neutral: within 1 % of the converged exchange but for |Ri| > 0.3
 
 
 @compiled
@@ -74,27 +73,41 @@ def _heat(upper, lower):
 
 
 @compiled
+def _again(carried, velocity, wind, buoyancy, z_wind, z_air, z0, z0_heat, log_m, log_h):
+    """One iteration of the Obukhov length: (C_H U, friction velocity with gusts, without)."""
+    lifted = carried * buoyancy
+    inverse = -KARMAN * lifted / max(velocity * velocity * velocity, 1e-9)  # 1/L, m-1
+    inverse = min(max(inverse, -_MOST / z_wind), _MOST / z_wind)
+    phi_m = max(log_m - _momentum((z_wind + z0) * inverse, z0 * inverse), 0.1)
+    phi_h = max(log_h - _heat((z_air + z0) * inverse, z0_heat * inverse), 0.1)
+    friction = KARMAN * wind / phi_m
+    gust = _gust(lifted)
+    velocity = math.sqrt(friction * friction + gust * gust)
+    return KARMAN * velocity / phi_h, velocity, friction
+
+
+@compiled
+def _gust(lifted):
+    """Wind of convective eddies near the ground, m s-1, from the buoyancy flux, m2 s-3."""
+    gust = _GUST * exp2(log2(max(_MIXED_LAYER * lifted, 1e-12)) / 3.0)
+    return gust if lifted > 0.0 else 0.0
+
+
+@compiled
 def exchange(wind, buoyancy, z_wind, z_air, z0, z0_heat, log_m, log_h):
     """C_H U and the friction velocity, m s-1, of a surface whose air is lighter than that above by `buoyancy`.
 
     wind m s-1 at z_wind m; buoyancy g Δθ_v/θ_v, surface less air at z_air m, m s-2 (positive is unstable); roughness
     for momentum and heat, m, and ln((z + z0)/z0), ln((z + z0)/z0h) of the two.
+
+    Three iterations from neutral: within 1 % of the converged exchange but for Richardson numbers above 0.3.
     """
-    wind = max(wind, 0.1)
-    log_h = max(log_h, 0.2)
+    wind, log_h = max(wind, 0.1), max(log_h, 0.2)
     friction = KARMAN * wind / log_m
-    carried = KARMAN * friction / log_h
-    velocity = friction
-    for step in range(_ITERATIONS):
-        lifted = carried * buoyancy
-        gust = _GUST * exp2(log2(max(_MIXED_LAYER * lifted, 1e-12)) / 3.0)
-        gust = gust if lifted > 0.0 else 0.0
-        velocity = math.sqrt(friction * friction + gust * gust) if step == 0 else velocity
-        inverse = -KARMAN * lifted / max(velocity * velocity * velocity, 1e-9)  # 1/L, m-1
-        inverse = min(max(inverse, -_MOST / z_wind), _MOST / z_wind)
-        phi_m = max(log_m - _momentum((z_wind + z0) * inverse, z0 * inverse), 0.1)
-        phi_h = max(log_h - _heat((z_air + z0) * inverse, z0_heat * inverse), 0.1)
-        friction = KARMAN * wind / phi_m
-        velocity = math.sqrt(friction * friction + gust * gust)
-        carried = KARMAN * velocity / phi_h
-    return carried, friction
+    c0 = KARMAN * friction / log_h
+    gust = _gust(c0 * buoyancy)
+    v0 = math.sqrt(friction * friction + gust * gust)
+    c1, v1, _ = _again(c0, v0, wind, buoyancy, z_wind, z_air, z0, z0_heat, log_m, log_h)
+    c2, v2, _ = _again(c1, v1, wind, buoyancy, z_wind, z_air, z0, z0_heat, log_m, log_h)
+    c3, _, friction = _again(c2, v2, wind, buoyancy, z_wind, z_air, z0, z0_heat, log_m, log_h)
+    return c3, friction

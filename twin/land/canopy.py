@@ -222,25 +222,27 @@ def canopy(t, c, n, diffuse):
             t[CARBON_GAIN * LANES + j] = 0.0
             t[G_LEAVES * LANES + j] = 0.0
             t[FLUORESCENCE * LANES + j] = 0.0
-        if brightest > 0.0:
+    if brightest > 0.0:
+        for s in range(n):
             for i in range(BLOCK):
                 _prepare(t, c, s * BLOCK + i, i)
+        for s in range(n):
             for i in range(BLOCK):
                 _lighten(t, c, s * BLOCK + i, i, diffuse)
-            for _ in range(LEAVES):
-                for i in range(BLOCK):
-                    _layer(t, s * BLOCK + i)
+        for _ in range(LEAVES):
+            for j in range(n * BLOCK):
+                _layer(t, j)
+    for s in range(n):
         for i in range(BLOCK):
             j = s * BLOCK + i
             area = t[LEAF_AREA * LANES + j]
             share = area / _LAYERS
             lit = c[SW * BLOCK + i] > 0.0
-            closed = area * t[G_MIN * LANES + j]
             reach = KARMAN * KARMAN * max(c[WIND * BLOCK + i], 0.1)
             reach = reach / (t[LOG_M * LANES + j] * max(t[LOG_H * LANES + j], 0.2))
             felt = _felt(
                 share * t[G_LEAVES * LANES + j], t[_DEFICIT * LANES + j], t[F0 * LANES + j], t[DQ_CRIT * LANES + j], reach
             )
-            t[G_LEAVES * LANES + j] = felt if lit else closed
+            t[G_LEAVES * LANES + j] = felt if lit else area * t[G_MIN * LANES + j]
             t[CARBON_GAIN * LANES + j] = _CARBON * share * t[CARBON_GAIN * LANES + j] if lit else 0.0
             t[FLUORESCENCE * LANES + j] = share * t[FLUORESCENCE * LANES + j] if lit else 0.0

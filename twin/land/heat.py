@@ -20,6 +20,7 @@ import math
 from twin.land.compiled import BLOCK, compiled, exp2, log2, stage
 from twin.land.rows import (
     AVAILABLE,
+    CELL_ROWS,
     CRITICAL,
     DRY_HEAT,
     DRY_LAMBDA,
@@ -67,30 +68,32 @@ def _conductivity(water, ice, m, pores, dry, wet):
 @stage
 def begin(c):
     """What a step starts from, by layer: ICE, LIQUID, LAMBDA, ENTHALPY, AVAILABLE; and the top's SOIL_CONDUCTANCE."""
+    lanes = c.size // CELL_ROWS  # BLOCK, not known to the compiler: it would unroll these short loops, not vectorise them
     for k in range(4):
         coldest = c[(TEMPERATURE + k) * BLOCK]
-        for i in range(BLOCK):
+        for i in range(lanes):
             coldest = min(coldest, c[(TEMPERATURE + k) * BLOCK + i])
             c[(LIQUID + k) * BLOCK + i] = c[(WATER + k) * BLOCK + i]
         if coldest < 0.0:
-            for i in range(BLOCK):
+            for i in range(lanes):
                 c[(LIQUID + k) * BLOCK + i] = _thawed(
                     c[(WATER + k) * BLOCK + i], c[(M + k) * BLOCK + i], c[(PSI + k) * BLOCK + i],
                     c[(B + k) * BLOCK + i], c[(TEMPERATURE + k) * BLOCK + i]
                 )  # fmt: skip
-        for i in range(BLOCK):
+        depth = 1000.0 * LAYERS[k]
+        for i in range(lanes):
             water, liquid = c[(WATER + k) * BLOCK + i], c[(LIQUID + k) * BLOCK + i]
             m, celsius = c[(M + k) * BLOCK + i], c[(TEMPERATURE + k) * BLOCK + i]
             ice = water - liquid
             c[(ICE + k) * BLOCK + i] = ice
             c[(LAMBDA + k) * BLOCK + i] = _conductivity(
-                water, ice, m, m / (1000.0 * LAYERS[k]), c[(DRY_LAMBDA + k) * BLOCK + i], c[(WET_LAMBDA + k) * BLOCK + i]
+                water, ice, m, m / depth, c[(DRY_LAMBDA + k) * BLOCK + i], c[(WET_LAMBDA + k) * BLOCK + i]
             )
             capacity = c[(DRY_HEAT + k) * BLOCK + i] + liquid * HEAT_OF_WATER + ice * HEAT_OF_ICE
             c[(ENTHALPY + k) * BLOCK + i] = capacity * celsius - FUSION * ice
             critical, wilting = c[(CRITICAL + k) * BLOCK + i], c[(WILTING + k) * BLOCK + i]
             c[(AVAILABLE + k) * BLOCK + i] = min(max((liquid - wilting) / (critical - wilting), 0.0), 1.0)
-    for i in range(BLOCK):
+    for i in range(lanes):
         wet = c[LIQUID * BLOCK + i] / c[CRITICAL * BLOCK + i]
         c[SOIL_CONDUCTANCE * BLOCK + i] = wet * wet
 
@@ -182,16 +185,17 @@ def settle(c, close):
 
     H(T) is convex where there is ice, so from the warm side the iterates only fall; a layer without is T = H/C.
     """
+    lanes = c.size // CELL_ROWS  # BLOCK, not known to the compiler: it would unroll these short loops, not vectorise them
     for k in range(4):
         least = c[(ENTHALPY + k) * BLOCK]
-        for i in range(BLOCK):
+        for i in range(lanes):
             least = min(least, c[(ENTHALPY + k) * BLOCK + i])
         if least >= 0.0:
-            for i in range(BLOCK):
+            for i in range(lanes):
                 capacity = c[(DRY_HEAT + k) * BLOCK + i] + c[(WATER + k) * BLOCK + i] * HEAT_OF_WATER
                 c[(TEMPERATURE + k) * BLOCK + i] = c[(ENTHALPY + k) * BLOCK + i] / capacity
             continue
-        for i in range(BLOCK):
+        for i in range(lanes):
             capacity = c[(DRY_HEAT + k) * BLOCK + i] + c[(WATER + k) * BLOCK + i] * HEAT_OF_WATER
             thawed = c[(ENTHALPY + k) * BLOCK + i] / capacity
             x = max(-c[(TEMPERATURE + k) * BLOCK + i], 0.0)
@@ -201,13 +205,13 @@ def settle(c, close):
             c[MOVING * BLOCK + i] = 1.0 if frozen else 0.0
         for _ in range(_ITERATIONS):
             most = 0.0
-            for i in range(BLOCK):
+            for i in range(lanes):
                 x = -c[(TEMPERATURE + k) * BLOCK + i]
                 new, _ = _colder(c, k, i, max(x, 1e-30))
                 on = c[MOVING * BLOCK + i] > 0.0
                 c[(TEMPERATURE + k) * BLOCK + i] = -new if on else -x
                 c[MOVING * BLOCK + i] = 1.0 if on and abs(new - x) > close * new else 0.0
-            for i in range(BLOCK):
+            for i in range(lanes):
                 most = max(most, c[MOVING * BLOCK + i])
             if most == 0.0:
                 break

@@ -104,21 +104,21 @@ def _iterate(w):
         m0, m1, m2, m3 = w[M * BLOCK + i], w[(M + 1) * BLOCK + i], w[(M + 2) * BLOCK + i], w[(M + 3) * BLOCK + i]
 
         # fluxes are those of layers at most full: what an iterate puts into them beyond does not push
-        c0, c1 = w[ROOM * BLOCK + i], w[(ROOM + 1) * BLOCK + i]
-        c2, c3 = w[(ROOM + 2) * BLOCK + i], w[(ROOM + 3) * BLOCK + i]
-        t0, t1, t2, t3 = min(s0, c0), min(s1, c1), min(s2, c2), min(s3, c3)
+        v0, v1 = w[ROOM * BLOCK + i], w[(ROOM + 1) * BLOCK + i]
+        v2, v3 = w[(ROOM + 2) * BLOCK + i], w[(ROOM + 3) * BLOCK + i]
+        t0, t1, t2, t3 = min(s0, v0), min(s1, v1), min(s2, v2), min(s3, v3)
         p0, q0 = _suction(t0, b0, w[PSI * BLOCK + i])
         p1, q1 = _suction(t1, b1, w[(PSI + 1) * BLOCK + i])
         p2, q2 = _suction(t2, b2, w[(PSI + 2) * BLOCK + i])
         p3, q3 = _suction(t3, b3, w[(PSI + 3) * BLOCK + i])
-        f0, a0, z0 = _interface(t0, t1, p0, p1, q0, q1, _D0, _D1, b0, b1, k0)
-        f1, a1, z1 = _interface(t1, t2, p1, p2, q1, q2, _D1, _D2, b1, b2, k1)
-        f2, a2, z2 = _interface(t2, t3, p2, p3, q2, q3, _D2, _D3, b2, b3, k2)
+        f0, a0, c0 = _interface(t0, t1, p0, p1, q0, q1, _D0, _D1, b0, b1, k0)
+        f1, a1, c1 = _interface(t1, t2, p1, p2, q1, q2, _D1, _D2, b1, b2, k1)
+        f2, a2, c2 = _interface(t2, t3, p2, p3, q2, q3, _D2, _D3, b2, b3, k2)
         f3, a3 = _conductivity(t3, b3, k3)
-        a0, a1 = max(a0, 0.0) if s0 <= c0 else 0.0, max(a1, 0.0) if s1 <= c1 else 0.0
-        a2, a3 = max(a2, 0.0) if s2 <= c2 else 0.0, a3 if s3 <= c3 else 0.0
-        c0, c1 = min(z0, 0.0) if s1 <= c1 else 0.0, min(z1, 0.0) if s2 <= c2 else 0.0
-        c2 = min(z2, 0.0) if s3 <= c3 else 0.0
+        a0, a1 = max(a0, 0.0) if s0 <= v0 else 0.0, max(a1, 0.0) if s1 <= v1 else 0.0
+        a2, a3 = max(a2, 0.0) if s2 <= v2 else 0.0, a3 if s3 <= v3 else 0.0
+        c0, c1 = min(c0, 0.0) if s1 <= v1 else 0.0, min(c1, 0.0) if s2 <= v2 else 0.0
+        c2 = min(c2, 0.0) if s3 <= v3 else 0.0
 
         # right-hand side: what the fluxes bring, less what the iterate has already changed
         u0 = w[WATER * BLOCK + i] - w[ICE * BLOCK + i]
@@ -190,12 +190,12 @@ def _settle(w):
         left = w[LEFT * BLOCK + i] - part if on else w[LEFT * BLOCK + i]
         w[LEFT * BLOCK + i] = left
         w[PART * BLOCK + i] = min(2.0 * part, left) if on else 0.5 * part
-        i0, i1, i2, i3 = (
-            w[ICE * BLOCK + i],
-            w[(ICE + 1) * BLOCK + i],
-            w[(ICE + 2) * BLOCK + i],
-            w[(ICE + 3) * BLOCK + i],
-        )
+        # ice, and what roots and evaporation will take in the rest of the step, does not move
+        rest = left * w[STEP * BLOCK + i]
+        i0 = w[ICE * BLOCK + i] + rest * max(w[SINK * BLOCK + i], 0.0)
+        i1 = w[(ICE + 1) * BLOCK + i] + rest * max(w[(SINK + 1) * BLOCK + i], 0.0)
+        i2 = w[(ICE + 2) * BLOCK + i] + rest * max(w[(SINK + 2) * BLOCK + i], 0.0)
+        i3 = w[(ICE + 3) * BLOCK + i] + rest * max(w[(SINK + 3) * BLOCK + i], 0.0)
         m0, m1 = w[M * BLOCK + i] - i0, w[(M + 1) * BLOCK + i] - i1
         m2, m3 = w[(M + 2) * BLOCK + i] - i2, w[(M + 3) * BLOCK + i] - i3
         most = m0 + m1 + m2 + m3 + h * w[INFILTRATION * BLOCK + i]

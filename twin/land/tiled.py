@@ -119,14 +119,15 @@ def _place(t, c, n, cells, tiles, soils, constants, theta, kelvin, surface, leav
 @stage
 def _round(t, c, n, zero):
     """Make the state what it is when written and read again: θ (m3 m-3) and kelvin."""
+    width = c.size // CELL_ROWS  # see heat.begin
     for k in range(4):
-        for i in range(BLOCK):
-            c[(WATER + k) * BLOCK + i] = _DEPTHS[k] * (c[(WATER + k) * BLOCK + i] / _DEPTHS[k])
+        depth = _DEPTHS[k]
+        for i in range(width):
+            c[(WATER + k) * BLOCK + i] = depth * (c[(WATER + k) * BLOCK + i] / depth)
+        for i in range(width):
             c[(TEMPERATURE + k) * BLOCK + i] = (c[(TEMPERATURE + k) * BLOCK + i] + zero) - zero
-    for s in range(n):
-        for i in range(BLOCK):
-            j = s * BLOCK + i
-            t[SURFACE * LANES + j] = (t[SURFACE * LANES + j] + zero) - zero
+    for j in range(n * BLOCK):
+        t[SURFACE * LANES + j] = (t[SURFACE * LANES + j] + zero) - zero
 
 
 @stage

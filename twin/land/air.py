@@ -87,6 +87,15 @@ def _again(carried, velocity, wind, buoyancy, z_wind, z_air, z0, z0_heat, log_m,
 
 
 @compiled
+def _neutral(wind, buoyancy, log_m, log_h):
+    """What `_again` starts from: (C_H U, friction velocity with gusts, without) of neutral air."""
+    friction = KARMAN * wind / log_m
+    carried = KARMAN * friction / log_h
+    gust = _gust(carried * buoyancy)
+    return carried, math.sqrt(friction * friction + gust * gust), friction
+
+
+@compiled
 def _gust(lifted):
     """Wind of convective eddies near the ground, m s-1, from the buoyancy flux, m2 s-3."""
     gust = _GUST * exp2(log2(max(_MIXED_LAYER * lifted, 1e-12)) / 3.0)
@@ -103,11 +112,17 @@ def exchange(wind, buoyancy, z_wind, z_air, z0, z0_heat, log_m, log_h):
     Three iterations from neutral: within 1 % of the converged exchange but for Richardson numbers above 0.3.
     """
     wind, log_h = max(wind, 0.1), max(log_h, 0.2)
-    friction = KARMAN * wind / log_m
-    c0 = KARMAN * friction / log_h
-    gust = _gust(c0 * buoyancy)
-    v0 = math.sqrt(friction * friction + gust * gust)
-    c1, v1, _ = _again(c0, v0, wind, buoyancy, z_wind, z_air, z0, z0_heat, log_m, log_h)
-    c2, v2, _ = _again(c1, v1, wind, buoyancy, z_wind, z_air, z0, z0_heat, log_m, log_h)
-    c3, _, friction = _again(c2, v2, wind, buoyancy, z_wind, z_air, z0, z0_heat, log_m, log_h)
-    return c3, friction
+    c, v, _ = _neutral(wind, buoyancy, log_m, log_h)
+    c, v, _ = _again(c, v, wind, buoyancy, z_wind, z_air, z0, z0_heat, log_m, log_h)
+    c, v, _ = _again(c, v, wind, buoyancy, z_wind, z_air, z0, z0_heat, log_m, log_h)
+    c, _, friction = _again(c, v, wind, buoyancy, z_wind, z_air, z0, z0_heat, log_m, log_h)
+    return c, friction
+
+
+@compiled
+def rough_exchange(wind, buoyancy, z_wind, z_air, z0, z0_heat, log_m, log_h):
+    """`exchange` after one iteration, for a first guess."""
+    wind, log_h = max(wind, 0.1), max(log_h, 0.2)
+    c, v, _ = _neutral(wind, buoyancy, log_m, log_h)
+    c, _, friction = _again(c, v, wind, buoyancy, z_wind, z_air, z0, z0_heat, log_m, log_h)
+    return c, friction

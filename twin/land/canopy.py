@@ -55,7 +55,7 @@ from twin.land.rows import (
     WIND,
 )
 
-LEAVES = 10  # layers of leaves
+LEAVES = 5  # layers of leaves
 _FALL = 0.78  # nitrogen falls as exp(−0.78 z) from the top (z = 0) to the bottom (1): Mercado et al. (2007)
 _PER_MOLE = 2.19e5  # J per mol of photons of photosynthetic light (Clark et al. 2011)
 _VISIBLE = 0.5  # of sunlight

@@ -13,7 +13,10 @@ Backward Euler by Newton's method. The derivative of a flux by the layer above i
 which makes the matrix an M-matrix: every pivot is positive, whatever the soil. Where eight iterations do not converge
 the step is halved, down to a 64th. It ends in flux form, so water is conserved to rounding whatever was solved.
 
-Refs: Brooks & Corey (1964); Clapp & Hornberger (1978); Best et al. (2011), section 3.
+`solver` gives the same with van Genuchten's retention, or as JULES takes its step; `step` is one step of arrays.
+
+Refs: Brooks & Corey (1964); Clapp & Hornberger (1978); Mualem (1976); van Genuchten (1980); Best et al. (2011),
+section 3.
 """
 
 from __future__ import annotations
@@ -50,9 +53,9 @@ ROWS = 52
 
 _D0, _D1, _D2, _D3 = LAYERS
 _CAP = 1e4  # largest suction, m
-_DRIEST_AS_JULES, _EMPTY = 0.01, 1e-6  # the same in JULES for suction; conductivity goes on to an empty layer
-_VG_DRY, _VG_WET = 0.05, 0.95  # saturations between which van Genuchten's formulas hold
 _DRIEST = 1e-3  # saturation below which conductivity and suction change no more
+_DRIEST_AS_JULES, _EMPTY = 0.01, 1e-6  # the same in JULES, for suction and for conductivity
+_VG_DRY, _VG_WET = 0.05, 0.95  # saturations between which van Genuchten's formulas hold
 _CLIP = 0.2  # largest change of saturation in one iteration
 _CLOSE = 1e-2  # iterate until no layer moves more; Newton's error is then about the square
 _ITERATIONS = 8
@@ -115,10 +118,10 @@ def _iterate(w):
         f1, a1, c1 = _interface(t1, t2, p1, p2, q1, q2, _D1, _D2, b1, b2, k1)
         f2, a2, c2 = _interface(t2, t3, p2, p3, q2, q3, _D2, _D3, b2, b3, k2)
         f3, a3 = _conductivity(t3, b3, k3)
-        a0, a1 = max(a0, 0.0) if s0 <= v0 else 0.0, max(a1, 0.0) if s1 <= v1 else 0.0
-        a2, a3 = max(a2, 0.0) if s2 <= v2 else 0.0, a3 if s3 <= v3 else 0.0
-        c0, c1 = min(c0, 0.0) if s1 <= v1 else 0.0, min(c1, 0.0) if s2 <= v2 else 0.0
-        c2 = min(c2, 0.0) if s3 <= v3 else 0.0
+        a0, a1 = max(a0, 0.0) if s0 < v0 else 0.0, max(a1, 0.0) if s1 < v1 else 0.0
+        a2, a3 = max(a2, 0.0) if s2 < v2 else 0.0, a3 if s3 < v3 else 0.0
+        c0, c1 = min(c0, 0.0) if s1 < v1 else 0.0, min(c1, 0.0) if s2 < v2 else 0.0
+        c2 = min(c2, 0.0) if s3 < v3 else 0.0
 
         # right-hand side: what the fluxes bring, less what the iterate has already changed
         u0 = w[WATER * BLOCK + i] - w[ICE * BLOCK + i]
@@ -185,9 +188,9 @@ def _settle(w):
     """
     for i in range(BLOCK):
         h = w[SUBSTEP * BLOCK + i]
-        part = w[PART * BLOCK + i]
-        on = h > 0.0 and (w[MOVING * BLOCK + i] <= _CLOSE or part <= _SHORTEST)
-        left = w[LEFT * BLOCK + i] - part if on else w[LEFT * BLOCK + i]
+        part, left = w[PART * BLOCK + i], w[LEFT * BLOCK + i]
+        on = left > 0.0 and (w[MOVING * BLOCK + i] <= _CLOSE or part <= _SHORTEST)
+        left = left - part if on else left
         w[LEFT * BLOCK + i] = left
         w[PART * BLOCK + i] = min(2.0 * part, left) if on else 0.5 * part
         # ice, and what roots and evaporation will take in the rest of the step, does not move
@@ -255,14 +258,17 @@ def _settle(w):
 @compiled
 def _start(w):
     """Newton's first guess: the water as it is."""
-    for i in range(BLOCK):
-        for k in range(4):
-            liquid = w[(WATER + k) * BLOCK + i] - w[(ICE + k) * BLOCK + i]
-            w[(SOLVED + k) * BLOCK + i] = liquid / w[(M + k) * BLOCK + i]
-            w[(ROOM + k) * BLOCK + i] = 1.0 - w[(ICE + k) * BLOCK + i] / w[(M + k) * BLOCK + i]
+    for k in range(4):
+        for i in range(BLOCK):
+            per = 1.0 / w[(M + k) * BLOCK + i]
+            ice = w[(ICE + k) * BLOCK + i]
+            w[(SOLVED + k) * BLOCK + i] = (w[(WATER + k) * BLOCK + i] - ice) * per
+            w[(ROOM + k) * BLOCK + i] = (w[(M + k) * BLOCK + i] - ice) * per
             w[(FLUX + k) * BLOCK + i] = 0.0
-        w[SUBSTEP * BLOCK + i] = w[PART * BLOCK + i] * w[STEP * BLOCK + i] if w[LEFT * BLOCK + i] > 0.0 else 0.0
-        w[MOVING * BLOCK + i] = 1.0 if w[SUBSTEP * BLOCK + i] > 0.0 else 0.0
+    for i in range(BLOCK):
+        on = w[LEFT * BLOCK + i] > 0.0
+        w[SUBSTEP * BLOCK + i] = w[PART * BLOCK + i] * w[STEP * BLOCK + i] if on else 0.0
+        w[MOVING * BLOCK + i] = 1.0 if on else 0.0
 
 
 @stage
@@ -275,8 +281,7 @@ def advance(w):
     for i in range(BLOCK):
         w[LEFT * BLOCK + i] = 1.0 if w[STEP * BLOCK + i] > 0.0 else 0.0
         w[PART * BLOCK + i] = 1.0
-        for k in range(4):
-            w[(MOVED + k) * BLOCK + i] = 0.0
+    w[MOVED * BLOCK : (MOVED + 4) * BLOCK] = 0.0
     left = True
     while left:
         _start(w)

@@ -6,9 +6,9 @@
     ψ = f_a + (1 − f_a) g/(g + C_H U)               f_a wet or snowy part, g conductance of leaves and ground
     G = v [ε σ (T*⁴ − T_s⁴) + ρ c_p u*/100 (T* − T_s)] + (1 − v) 2 λ/Δz (T* − T_s)        v ground under leaves
 
-T* from one Newton step on the state at the start of the step, or more for steps above half an hour; then evaporation
-is held to what there is, and snow melts; what the linear terms leave open at the end is heat into the soil, so that
-energy closes exactly.
+T* from one Newton step about the state at the start of the step; above an hour about that of the middle of the step,
+which a first Newton step guesses. Then evaporation is held to what there is, and snow melts; what the linear terms
+leave open at the end is heat into the soil, so that energy closes exactly.
 
 Refs: Best et al. (2011), Geosci. Model Dev. 4, 677, sections 2 to 4 (equations as there); Essery et al. (2001), Hadley
 Centre Technical Note 30 (numerics, snow albedo).
@@ -18,8 +18,8 @@ from __future__ import annotations
 
 import math
 
-from twin.land.air import CP, GRAVITY, KARMAN, MELTING, R_DRY, exchange, saturation
-from twin.land.compiled import BLOCK, compiled, exp2, stage
+from twin.land.air import CP, GRAVITY, KARMAN, MELTING, R_DRY, exchange, rough_exchange, saturation
+from twin.land.compiled import BLOCK, compiled, exp2, stage, variant
 from twin.land.rows import (
     ABSORBED,
     AIR,
@@ -156,6 +156,9 @@ def wind(t, c, n, z_wind, z_air, dt):
             t[FRICTION * LANES + j] = friction
 
 
+first_wind = variant(wind, "first", {exchange: rough_exchange})
+
+
 @compiled
 def _solve(t, c, j, i, z_air, dt):
     """One Newton step of the surface balance about the GUESS (degree Celsius), and the evaporation that belongs to it.
@@ -194,11 +197,11 @@ def _solve(t, c, j, i, z_air, dt):
 
 @stage
 def refine(t, c, n, z_air, dt):
-    """A better GUESS: one Newton step of each type's balance."""
+    """Move the GUESS halfway to where one Newton step of each type's balance takes it: the middle of the step."""
     for s in range(n):
         for i in range(BLOCK):
             j = s * BLOCK + i
-            t[GUESS * LANES + j] = _solve(t, c, j, i, z_air, dt)[0]
+            t[GUESS * LANES + j] = 0.5 * (t[GUESS * LANES + j] + _solve(t, c, j, i, z_air, dt)[0])
 
 
 @stage

@@ -69,7 +69,7 @@ from twin.land.soil import DRAINAGE, EXCESS, STEP, WATER, K, M, advance
 from twin.land.weather import LAT as DAY_LAT
 from twin.land.weather import LON as DAY_LON
 from twin.land.weather import day, sine, turn
-from twin.land.surface import balance, radiation, refine, share, wind
+from twin.land.surface import balance, first_wind, radiation, refine, share, wind
 from twin.variables import LAYERS, VARIABLES
 
 NO_EXCESS, PDM, TOPMODEL = 0, 1, 2  # how the cell sheds water that finds part of it full
@@ -205,7 +205,7 @@ def _march(
                 t[GUESS * LANES + j] = t[SURFACE * LANES + j]
             canopy(t, c, n, diffuse)
             for _ in range(passes - 1):
-                wind(t, c, n, z_wind, z_air, dt)
+                first_wind(t, c, n, z_wind, z_air, dt)
                 refine(t, c, n, z_air, dt)
             wind(t, c, n, z_wind, z_air, dt)
             balance(t, c, n, z_air, dt)
@@ -268,7 +268,7 @@ CARBON_DIOXIDE = "mole_fraction_of_carbon_dioxide_in_air"
 _ZERO = 273.15
 _STEPS = {"30min": 1800, "1h": 3600, "3h": 10800}
 _EXCESS = {"none": NO_EXCESS, "pdm": PDM, "topmodel": TOPMODEL}
-_PASSES = {1800: 1, 3600: 2, 10800: 3}
+_PASSES = {1800: 1, 3600: 1, 10800: 2}
 
 
 @cache

@@ -41,6 +41,7 @@ def _cf(name: str, units: str, dims: tuple[str, ...], low: float, high: float, l
 _own = Variable  # what CF has no name of its own for
 _TC, _TLC = ("time", "cell"), ("time", "layer", "cell")
 _THETA = "volume_fraction_of_condensed_water_in_soil"
+_GPP = "gross_primary_productivity_of_biomass_expressed_as_carbon"
 _PERCENTILE = "percentile of root-zone soil moisture among the reference years"
 _CLASS = "drought class: D0..D4 are 1..5, W0..W4 are -1..-5, 0 is neither"
 
@@ -52,11 +53,33 @@ _ROWS = (
     _cf("surface_air_pressure", "Pa", _TC, 4.5e4, 1.1e5, "surface air pressure", "forcing"),
     _cf("surface_downwelling_shortwave_flux_in_air", "W m-2", _TC, 0.0, 550.0, "incoming sunlight", "forcing"),
     _cf("surface_downwelling_longwave_flux_in_air", "W m-2", _TC, 50.0, 700.0, "incoming thermal radiation", "forcing"),
+    _cf("rainfall_flux", "kg m-2 s-1", _TC, 0.0, 0.02, "rain", "phase"),
+    _cf("snowfall_flux", "kg m-2 s-1", _TC, 0.0, 0.02, "snowfall", "phase"),
     _cf(_THETA, "m3 m-3", _TLC, 0.0, 1.0, "soil moisture", "state"),
+    _cf("soil_temperature", "K", _TLC, 150.0, 400.0, "soil temperature", "state"),
+    _cf("surface_temperature", "K", _TC, 150.0, 400.0, "temperature of the surface", "state"),
     _cf("canopy_water_amount", "kg m-2", _TC, 0.0, 50.0, "water on leaves", "state"),
     _cf("surface_snow_amount", "kg m-2", _TC, 0.0, 2e4, "snow on the ground", "state"),
     _cf("water_evapotranspiration_flux", "kg m-2 s-1", _TC, -1e-3, 1e-2, "evapotranspiration", "flux"),
     _cf("runoff_flux", "kg m-2 s-1", _TC, 0.0, 0.1, "surface runoff and drainage", "flux"),
+    _cf("surface_runoff_flux", "kg m-2 s-1", _TC, 0.0, 0.1, "surface runoff", "flux"),
+    _cf("subsurface_runoff_flux", "kg m-2 s-1", _TC, -1e-4, 0.1, "drainage and baseflow", "flux"),
+    _cf("transpiration_flux", "kg m-2 s-1", _TC, -1e-3, 1e-2, "transpiration", "flux"),
+    _cf("water_evaporation_flux_from_soil", "kg m-2 s-1", _TC, -1e-3, 1e-2, "evaporation from bare soil", "flux"),
+    _cf("water_evaporation_flux_from_canopy", "kg m-2 s-1", _TC, -1e-2, 1e-2, "evaporation from wet leaves", "flux"),
+    _cf("surface_snow_and_ice_sublimation_flux", "kg m-2 s-1", _TC, -1e-2, 1e-2, "sublimation less frost", "flux"),
+    _own("lake_evaporation_flux", "", "kg m-2 s-1", _TC, -1e-2, 1e-2, "evaporation from lakes", "flux"),
+    _cf("canopy_throughfall_flux", "kg m-2 s-1", _TC, 0.0, 0.05, "rain that reaches the ground", "flux"),
+    _cf("surface_snow_melt_flux", "kg m-2 s-1", _TC, 0.0, 0.05, "snow melt", "flux"),
+    _cf("surface_net_downward_radiative_flux", "W m-2", _TC, -1e3, 2e3, "net radiation", "flux"),
+    _cf("surface_upward_sensible_heat_flux", "W m-2", _TC, -3e3, 3e3, "sensible heat flux", "flux"),
+    _cf("surface_upward_latent_heat_flux", "W m-2", _TC, -2e3, 5e3, "latent heat flux", "flux"),
+    _cf("downward_heat_flux_in_soil", "W m-2", _TC, -3e3, 3e3, "heat flux from the surface into the soil", "flux"),
+    _own("surface_heat_storage_flux", "", "W m-2", _TC, -3e3, 3e3, "heat taken up by leaves and wood", "flux"),
+    _own("soil_heat_flux_due_to_water", "", "W m-2", _TC, -3e3, 3e3, "heat that water brings into the soil", "flux"),
+    _cf(_GPP, "kg m-2 s-1", _TC, 0.0, 1e-5, "gross primary productivity, carbon", "flux"),
+    _own("solar_induced_fluorescence", "", "mol m-2 s-1", _TC, 0.0, 1e-3, "light the leaves give back", "flux"),
+    _own("soil_moisture_stress", "", "1", _TC, 0.0, 1.0, "factor on photosynthesis, 1 where water is plenty", "flux"),
     _own("surface_soil_moisture", _THETA, "m3 m-3", _TC, 0.0, 1.0, "satellite soil moisture, top 5 cm", "observation"),
     _own("root_zone_soil_moisture", _THETA, "m3 m-3", _TC, 0.0, 1.0, "soil moisture of the top metre", "drought"),
     _own("soil_moisture_percentile", "", "%", _TC, 0.0, 100.0, _PERCENTILE, "drought"),

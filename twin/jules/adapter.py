@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,8 @@ from typing import Any
 import xarray as xr
 
 from twin.errors import SettingsError
+from twin.forcing import disaggregate
+from twin.inputs import DAY, check_forcing, check_parameters, check_state
 from twin.jules import accept, inputs, namelist, names, outputs, process, versions
 from twin.variables import LAYERS
 
@@ -98,7 +100,7 @@ class Jules:
         self._setup = _Setup(program, folder, oldest, here, daily, deep, timeout, tolerance, keep)
 
     def run(self, state: xr.Dataset, forcing: xr.Dataset, parameters: xr.Dataset) -> tuple[xr.Dataset, xr.Dataset]:
-        """See `twin.model.LandModel.run`; the step is at most 3 h.
+        """See `twin.model.LandModel.run`; steps of at most 3 h, or days, which are spread over hours (`disaggregate`).
 
         The end state also carries, under `jules_*`, what JULES itself dumped, so that a run that goes on from it is the
         run that never stopped. State and forcing may be those of the embedded model.
@@ -106,11 +108,14 @@ class Jules:
         when it was killed or took too long, AssetError, TimeError, VariableError or RangeError for output that is cut,
         missing, not finite, impossible, or does not close its water balance. The run directory then stays.
         """
-        accept.check_forcing(forcing)
-        parameters = accept.check_parameters(parameters, forcing)
-        state = accept.check_state(state, forcing, parameters)
+        setup = self._setup
+        if check_forcing(forcing, daily=True) == DAY:
+            forcing, setup = disaggregate(forcing, "1h"), replace(setup, daily=True)
+        parameters = check_parameters(parameters, forcing)
+        kept = [str(name) for name in state.data_vars if str(name).startswith((names.DUMP, *names.DEEP.values()))]
+        state = check_state(state, forcing, parameters, kept)
         tiles = self._tiles(state, forcing, parameters)
-        ends, series = zip(*self.map(partial(_run, self._setup), tiles), strict=True)
+        ends, series = zip(*self.map(partial(_run, setup), tiles), strict=True)
         return _joined(ends), _joined(series)
 
     def _tiles(self, *whole: xr.Dataset) -> Iterator[_Tile]:

@@ -1,5 +1,6 @@
-"""The embedded land model."""
+"""The embedded land model, two tiers: Land with an energy balance, LandDaily with a day's water balance."""
 
 from twin.land.daily import LandDaily
+from twin.land.model import Land
 
-__all__ = ["LandDaily"]
+__all__ = ["Land", "LandDaily"]

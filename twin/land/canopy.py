@@ -241,7 +241,11 @@ def canopy(t, c, n, diffuse):
             reach = KARMAN * KARMAN * max(c[WIND * BLOCK + i], 0.1)
             reach = reach / (t[LOG_M * LANES + j] * max(t[LOG_H * LANES + j], 0.2))
             felt = _felt(
-                share * t[G_LEAVES * LANES + j], t[_DEFICIT * LANES + j], t[F0 * LANES + j], t[DQ_CRIT * LANES + j], reach
+                share * t[G_LEAVES * LANES + j],
+                t[_DEFICIT * LANES + j],
+                t[F0 * LANES + j],
+                t[DQ_CRIT * LANES + j],
+                reach,
             )
             t[G_LEAVES * LANES + j] = felt if lit else area * t[G_MIN * LANES + j]
             t[CARBON_GAIN * LANES + j] = _CARBON * share * t[CARBON_GAIN * LANES + j] if lit else 0.0

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import numpy as np
@@ -19,6 +17,7 @@ from twin import checks
 from twin.errors import RangeError, VariableError
 from twin.land import demand, soil
 from twin.land.compiled import BLOCK, compiled
+from twin.land.threads import spread
 from twin.variables import LAYERS, VARIABLES
 
 FORCING = (
@@ -244,18 +243,6 @@ class LandDaily:
             for name in data.data_vars:
                 data[name].attrs.update(VARIABLES[str(name)].attrs)
         return end, diagnostics
-
-
-def spread(march: Callable[[int, int], None], cells: int, threads: int) -> None:
-    """Call `march(first, last)` over all cells, in whole blocks, on as many threads as there is work for."""
-    blocks = -(-cells // BLOCK)
-    parts = max(1, min(4 * threads if threads > 1 else 1, blocks // 4))
-    edges = [min(cells, BLOCK * (blocks * part // parts)) for part in range(parts + 1)]
-    if parts == 1:
-        march(0, cells)
-        return
-    with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(march, edges[:-1], edges[1:]))
 
 
 def _batch(cells: int) -> int:

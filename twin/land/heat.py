@@ -20,6 +20,7 @@ import math
 from twin.land.compiled import BLOCK, compiled, exp2, log2, stage
 from twin.land.rows import (
     AVAILABLE,
+    CARRIED,
     CELL_ROWS,
     CRITICAL,
     DRY_HEAT,
@@ -40,7 +41,7 @@ from twin.variables import LAYERS
 HEAT_OF_WATER, HEAT_OF_ICE = 4180.0, 2100.0  # J kg-1 K-1
 FUSION = 0.334e6  # J kg-1
 PER_KELVIN = 114.3  # suction per degree below freezing, L_f/(g T_m) with g 10.7 %… m K-1
-'''.replace("L_f/(g T_m) with g 10.7 %… m K-1","L_f/(g T_m), m K-1")+'''
+""".replace("L_f/(g T_m) with g 10.7 %… m K-1","L_f/(g T_m), m K-1")+"""
 _D0, _D1, _D2, _D3 = LAYERS
 _LOG2_ICE_BY_WATER = math.log2(2.24 / 0.56)  # conductivities, W m-1 K-1
 _LOG10_2 = math.log10(2.0)
@@ -68,7 +69,7 @@ def _conductivity(water, ice, m, pores, dry, wet):
 @stage
 def begin(c):
     """What a step starts from, by layer: ICE, LIQUID, LAMBDA, ENTHALPY, AVAILABLE; and the top's SOIL_CONDUCTANCE."""
-    lanes = c.size // CELL_ROWS  # BLOCK, not known to the compiler: it would unroll these short loops, not vectorise them
+    lanes = c.size // CELL_ROWS  # BLOCK, but not known to the compiler, which would unroll these short loops instead
     for k in range(4):
         coldest = c[(TEMPERATURE + k) * BLOCK]
         for i in range(lanes):
@@ -160,10 +161,12 @@ def conduct(c):
         f1 = f1 + _carried(c[(MOVED + 1) * BLOCK + i], t1, t2)
         f2 = f2 + _carried(c[(MOVED + 2) * BLOCK + i], t2, t3)
         f3 = _carried(c[(MOVED + 3) * BLOCK + i], t3, t3)
-        c[ENTHALPY * BLOCK + i] += into - f0 + _own(c, 0, i, t0)
-        c[(ENTHALPY + 1) * BLOCK + i] += f0 - f1 + _own(c, 1, i, t1)
-        c[(ENTHALPY + 2) * BLOCK + i] += f1 - f2 + _own(c, 2, i, t2)
-        c[(ENTHALPY + 3) * BLOCK + i] += f2 - f3 + _own(c, 3, i, t3)
+        o0, o1, o2, o3 = _own(c, 0, i, t0), _own(c, 1, i, t1), _own(c, 2, i, t2), _own(c, 3, i, t3)
+        c[ENTHALPY * BLOCK + i] += into - f0 + o0
+        c[(ENTHALPY + 1) * BLOCK + i] += f0 - f1 + o1
+        c[(ENTHALPY + 2) * BLOCK + i] += f1 - f2 + o2
+        c[(ENTHALPY + 3) * BLOCK + i] += f2 - f3 + o3
+        c[CARRIED * BLOCK + i] += o0 + o1 + o2 + o3 - f3
 
 
 @compiled
@@ -185,7 +188,7 @@ def settle(c, close):
 
     H(T) is convex where there is ice, so from the warm side the iterates only fall; a layer without is T = H/C.
     """
-    lanes = c.size // CELL_ROWS  # BLOCK, not known to the compiler: it would unroll these short loops, not vectorise them
+    lanes = c.size // CELL_ROWS  # BLOCK, but not known to the compiler, which would unroll these short loops instead
     for k in range(4):
         least = c[(ENTHALPY + k) * BLOCK]
         for i in range(lanes):

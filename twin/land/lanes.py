@@ -1,7 +1,7 @@
 """From a Dataset of parameters to the constants of a block's lanes.
 
-What the Dataset does not say of a surface type, the published table does (`twin.parameters.tile_parameters`); a variable
-of that name with dims (tile) or (tile, cell) takes its place.
+What the Dataset does not say of a surface type, the published table does (`twin.parameters.tile_parameters`); a
+variable of that name with dims (tile) or (tile, cell) takes its place.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from twin import checks
 from twin.errors import RangeError, VariableError
 from twin.land import rows, soil
 from twin.land.canopy import LEAVES
@@ -20,7 +19,6 @@ from twin.land.compiled import BLOCK
 from twin.parameters import TILES, VEGETATED, canopy_heat_capacity, tile_parameters
 from twin.variables import LAYERS
 
-SOIL = ("b", "psi_s", "K_s", "theta_s", "theta_c", "theta_w", "heat_capacity", "heat_conductivity")
 OPEN_WATER = 1e5  # surface conductance, m s-1, from which a type is open water that the soil does not feel
 
 BARE, ICE = TILES.index("bare_soil"), TILES.index("ice")
@@ -40,6 +38,11 @@ class Layout:
     tiles: np.ndarray  # (block, SLOTS, BLOCK) surface type; where a cell has fewer, its first, with a fraction of 0
     there: np.ndarray  # (block, SLOTS, BLOCK) whether it is really there
 
+    def part(self, first: int, last: int) -> Layout:
+        """Blocks first to last, without the last."""
+        some = slice(first, last)
+        return Layout(self.cells[some], self.used[some], self.slots[some], self.tiles[some], self.there[some])
+
 
 def layout(fraction: np.ndarray) -> Layout:
     """Blocks of cells with the same number of surface types, as far as there are enough; fraction (tile, cell)."""
@@ -58,44 +61,46 @@ def layout(fraction: np.ndarray) -> Layout:
     return Layout(cells, used, number[cells].max(axis=1), tiles, there)
 
 
-def check(parameters: xr.Dataset, cells: int) -> xr.Dataset:
-    """The parameters of the land model with every one of the table, each (layer, cell), (cell), (tile) or (tile, cell).
+def complete(ready: xr.Dataset, parameters: xr.Dataset) -> xr.Dataset:
+    """Checked soil and fractions (`inputs.check_parameters`) with every number of the surface types.
 
-    Raises VariableError for a missing one or a wrong shape, RangeError for one that is not finite where it matters.
+    parameters   what was given: its variables with the name of one in the table take that one's place
+    Raises VariableError for wrong dims, RangeError for land ice or numbers that are not finite or not possible.
     """
-    checks.check_present(parameters, (*SOIL, "tile_fraction"), "parameters")
-    allowed = ({"layer", "cell"}, {"cell"}, {"layer"}, {"tile"}, {"tile", "cell"}, {"tile", "month", "cell"}, set())
-    for name, variable in parameters.data_vars.items():
-        if set(variable.dims) not in allowed:
-            raise VariableError(f"parameter '{name}'", expected="dims (layer, cell), (tile, cell) or one", found=variable.dims)
-    if parameters.sizes["cell"] != cells or parameters.sizes.get("tile") != len(TILES):
-        found = f"{parameters.sizes['cell']} cells, {parameters.sizes.get('tile')} tiles"
-        raise VariableError("parameters", expected=f"{cells} cells, {len(TILES)} tiles", found=found)
-    if "tile" in parameters.coords and list(parameters["tile"].values) != list(TILES):
-        raise VariableError("tile of the parameters", expected=", ".join(TILES), found=", ".join(map(str, parameters["tile"].values)))
-    for name in SOIL:
-        values = parameters[name].values
-        if not np.isfinite(values).all() or (values <= 0.0).any():
-            cell = int(np.argwhere(~(np.isfinite(values) & (values > 0.0)))[0][-1])
-            raise RangeError(f"parameter '{name}'", expected="finite and positive", found=f"{values[..., cell]}", where=f"cell {cell}")
-    total = parameters["tile_fraction"].sum("tile").values
-    wrong = ~(np.abs(total - 1.0) <= 1e-6) | (parameters["tile_fraction"].min("tile").values < 0.0)
+    for name in ("b", "psi_s", "K_s", "theta_s", "theta_c", "heat_capacity", "heat_conductivity"):
+        _positive(name, ready[name].values - (ready["theta_w"].values if name == "theta_c" else 0.0))
+    ice = ready["tile_fraction"].values[ICE] > 0.0
+    if ice.any():
+        where = f"cell {int(np.argmax(ice))}"
+        raise RangeError("tile_fraction of ice", expected="0, as there is no land ice", found="more", where=where)
+    table, there = tile_parameters(), ready["tile_fraction"].values > 0.0
+    given = {}
+    for name, default in ((str(name), default) for name, default in table.data_vars.items()):
+        variable = parameters.get(name, default)
+        if variable.dims not in (("tile",), ("tile", "cell"), ("month", "tile", "cell")):
+            raise VariableError(f"parameter '{name}'", expected="dims (tile) or (tile, cell)", found=variable.dims)
+        if name in parameters and "cell" in variable.dims:
+            wrong = there & ~np.isfinite(variable.values) & np.isfinite(default.values)[:, None]
+            if wrong.any():
+                where = f"cell {int(np.argwhere(wrong)[0][-1])}"
+                raise RangeError(f"parameter '{name}'", expected="finite", found="nan or infinite", where=where)
+        given[name] = variable.variable
+    return ready.assign(given)
+
+
+def _positive(name: str, values: np.ndarray) -> None:
+    wrong = ~(np.isfinite(values) & (values > 0.0))
     if wrong.any():
-        cell = int(np.argmax(wrong))
-        raise RangeError("tile_fraction", expected="≥ 0 with sum 1", found=f"sum {total[cell]:.6g}", where=f"cell {cell}")
-    if (parameters["tile_fraction"].isel(tile=ICE) > 0.0).any():
-        raise RangeError("tile_fraction of ice", expected="0: the model has no land ice", found="more")
-    table = tile_parameters()
-    return parameters.assign({name: table[name] for name in table.data_vars if name not in parameters})
+        at = tuple(int(i) for i in np.argwhere(wrong)[0])
+        expected = "finite and above theta_w" if name == "theta_c" else "finite and positive"
+        raise RangeError(f"parameter '{name}'", expected=expected, found=f"{values[at]:g}", where=f"cell {at[-1]}")
 
 
 def soil_constants(parameters: xr.Dataset) -> np.ndarray:
     """The rows SOIL_ROWS of every layer and cell, (row, layer, cell)."""
-    cells = parameters.sizes["cell"]
 
     def of(name: str) -> np.ndarray:
-        values = parameters[name].transpose("layer", "cell", missing_dims="ignore").values.astype(np.float64)
-        return np.broadcast_to(values if values.ndim != 1 or "cell" in parameters[name].dims else values[:, None], (4, cells))
+        return parameters[name].values
 
     depth = np.array(LAYERS)[:, None]
     m = 1000.0 * depth * of("theta_s")
@@ -118,11 +123,8 @@ def tile_constants(parameters: xr.Dataset, plan: Layout, heights: tuple[float, f
 
     def of(name: str, tiles: Any = plan.tiles) -> np.ndarray:
         """A parameter of every lane; 0 where it has no meaning."""
-        variable = parameters[name].transpose("month", "layer", "tile", "cell", missing_dims="ignore")
-        values = np.nan_to_num(variable.values.astype(np.float64))
-        values = values[month] if "month" in variable.dims else values
-        if "tile" not in variable.dims:
-            return values[cell]
+        variable = parameters[name]
+        values = np.nan_to_num((variable[month] if "month" in variable.dims else variable).values.astype(np.float64))
         return values[tiles, cell] if "cell" in variable.dims else np.broadcast_to(values[tiles], cell.shape)
 
     green = plan.tiles < VEGETATED
@@ -130,7 +132,7 @@ def tile_constants(parameters: xr.Dataset, plan: Layout, heights: tuple[float, f
     height = np.where(green, of("canopy_height"), 0.0)
     z0 = of("roughness_length") + of("roughness_ratio") * height
     z0_heat = of("thermal_roughness_ratio") * z0
-    soil_albedo = of("soil_albedo") if "soil_albedo" in parameters else np.full(z0.shape, 0.2)
+    soil_albedo = parameters["soil_albedo"].values[cell]
     leafy = 1.0 - np.exp(-of("k_ext") * area)
     cover = np.where(green, leafy, 0.0)
     albedo = np.where(green, leafy * of("albedo") + (1.0 - leafy) * soil_albedo, of("albedo"))

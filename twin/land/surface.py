@@ -25,12 +25,13 @@ from twin.land.rows import (
     AIR,
     ALBEDO,
     ALBEDO_SNOW,
+    AVAILABLE,
+    BETA,
     CANOPY,
     CAPACITY,
     CARBON_GAIN,
     CONDUCTANCE,
     COVER,
-    DRAINED,
     EMISSIVITY,
     ET,
     EXCHANGE,
@@ -80,8 +81,6 @@ from twin.land.rows import (
     WIND,
     Z0,
     Z0_HEAT,
-    AVAILABLE,
-    BETA,
 )
 from twin.land.runoff import infiltration_excess_grid, infiltration_excess_point
 from twin.land.soil import INFILTRATION, SINK
@@ -131,7 +130,7 @@ def _conductance(leaves, cover, bare, soil):
 
 @stage
 def wind(t, c, n, z_wind, z_air, dt):
-    """EXCHANGE and FRICTION of each type at the GUESS of its temperature; z_wind and z_air are heights of measurement, m."""
+    """EXCHANGE and FRICTION of each type at the GUESS of its temperature; measured at z_wind and z_air, m."""
     for s in range(n):
         for i in range(BLOCK):
             j = s * BLOCK + i

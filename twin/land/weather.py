@@ -295,6 +295,13 @@ def days(daily, lat, lon, keys, numbers, steps, out):
                         out[row, t * steps + step, first + i] = block[(step * OUT + row) * BLOCK + i]
 
 
+def sun(number: int) -> np.ndarray:
+    """Sine and cosine of the sun's declination and the equation of time (turns) on a UTC day since 1970-01-01."""
+    w = np.zeros(ROWS * BLOCK)
+    _sun(number, 24, w)
+    return w[_SUNS * BLOCK : _SUNS * BLOCK + 3].copy()
+
+
 def cell_keys(lat: Any, lon: Any) -> np.ndarray:
     """A key for each place, uint64, from its latitude and longitude (degrees) to 1e-4 degree; -180 and 180 are one."""
     north = np.round(np.asarray(lat, np.float64) * 1e4).astype(np.int64) + 900_000

@@ -1,0 +1,20 @@
+"""Cells over threads: the compiled code holds no lock, so plain threads use every core."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+from twin.land.compiled import BLOCK
+
+
+def spread(march: Callable[[int, int], None], cells: int, threads: int) -> None:
+    """Call `march(first, last)` over all cells, in whole blocks, on as many threads as there is work for."""
+    blocks = -(-cells // BLOCK)
+    parts = max(1, min(4 * threads if threads > 1 else 1, blocks // 4))
+    edges = [min(cells, BLOCK * (blocks * part // parts)) for part in range(parts + 1)]
+    if parts == 1:
+        march(0, cells)
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(march, edges[:-1], edges[1:]))

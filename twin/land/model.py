@@ -43,7 +43,8 @@ class Land:
     step              "30min", "1h" or "3h"; by default that of the forcing, or an hour when it is daily
     precision         "double", or "single" for two times the speed
     retention         "brooks-corey" or "van-genuchten", as the parameters were made for; by default as they say
-    numerics          of soil water: "newton", or "jules" for JULES' own step, with saturation_excess "up" or "down"
+    numerics          of soil water: "newton", or "jules" for JULES' own single linearised step
+    saturation_excess where water goes that a soil layer has no room for: "down", as in JULES' runs, or "up"
     runoff            where part of a cell is full: "none", "pdm", or "topmodel", which needs TOPOGRAPHY
     shower            fraction of the cell that rain falls on, exponentially distributed there; 0 is even rain
     wind_height, air_height   of the forcing, m above the zero plane
@@ -67,7 +68,7 @@ class Land:
         precision: str = "double",
         retention: str | None = None,
         numerics: str = "newton",
-        saturation_excess: str = "up",
+        saturation_excess: str = "down",
         runoff: str = "none",
         shower: float = 0.0,
         wind_height: float = 10.0,
@@ -239,9 +240,9 @@ class _Land:
         names = (THETA, SOIL_TEMPERATURE, SURFACE_TEMPERATURE, CANOPY, SNOW)
         cells = start.sizes["cell"]
         table = np.empty((2, cells))
-        # a water table that is not known is the deepest there is; the first step finds it
+        # not known: the first step finds the water table; a store too full empties in years, one too dry in decades
         table[0] = start.get(WATER_TABLE, DEEPEST)
-        table[1] = start.get(DEEP, 0.5)
+        table[1] = start.get(DEEP, 1.0)
         theta, kelvin, surface, leaves, snow = (np.array(start[name].values, np.float64, order="C") for name in names)
         return cls(theta, kelvin, surface, leaves, snow, table)
 

@@ -178,10 +178,36 @@ def _iterate(w):
 
 
 @compiled
+def _rise(u0, u1, u2, u3, f0, f1, f2, f3, m0, m1, m2, m3):
+    """Water u of the layers held to their room m; what is too much rises, with fluxes f, and the last of it is out."""
+    t = max(u3 - m3, 0.0)
+    u3, u2, f2 = u3 - t, u2 + t, f2 - t
+    t = max(u2 - m2, 0.0)
+    u2, u1, f1 = u2 - t, u1 + t, f1 - t
+    t = max(u1 - m1, 0.0)
+    u1, u0, f0 = u1 - t, u0 + t, f0 - t
+    t = max(u0 - m0, 0.0)
+    return u0 - t, u1, u2, u3, f0, f1, f2, f3, t
+
+
+@compiled
+def _sink(u0, u1, u2, u3, f0, f1, f2, f3, m0, m1, m2, m3):
+    """As `_rise`, but what is too much sinks, the last of it into the drainage."""
+    t = max(u0 - m0, 0.0)
+    u0, u1, f0 = u0 - t, u1 + t, f0 + t
+    t = max(u1 - m1, 0.0)
+    u1, u2, f1 = u1 - t, u2 + t, f1 + t
+    t = max(u2 - m2, 0.0)
+    u2, u3, f2 = u2 - t, u3 + t, f2 + t
+    t = max(u3 - m3, 0.0)
+    return u0, u1, u2, u3 - t, f0, f1, f2, f3 + t, 0.0 * t
+
+
+@compiled
 def _settle(w):
     """Move the water along the solved fluxes, never out of an empty layer or into a full one.
 
-    Excess rises layer by layer and leaves at the top; a deficit is filled by less drainage, then from below and above.
+    Excess leaves by `_rise` (or `_sink`); a deficit is filled by less drainage, then from below and above.
     No flux is larger than all the column can hold and gets, which only matters where Newton's method went astray. A
     sub-step whose solution was not found is not taken but tried again, half as long; the next is twice as long. True
     while a cell of the block has some of its step left.
@@ -227,17 +253,10 @@ def _settle(w):
         t = min(u1, 0.0)
         u1, u0, f0 = u1 - t, u0 + t, f0 - t
 
-        # excess rises
-        t = max(u3 - m3, 0.0)
-        u3, u2, f2 = u3 - t, u2 + t, f2 - t
-        t = max(u2 - m2, 0.0)
-        u2, u1, f1 = u2 - t, u1 + t, f1 - t
-        t = max(u1 - m1, 0.0)
-        u1, u0, f0 = u1 - t, u0 + t, f0 - t
-        t = max(u0 - m0, 0.0)
+        u0, u1, u2, u3, f0, f1, f2, f3, t = _rise(u0, u1, u2, u3, f0, f1, f2, f3, m0, m1, m2, m3)
 
         # what rounding left outside the bounds is put on them
-        u0, u1 = min(max(u0 - t, 0.0) + i0, w[M * BLOCK + i]), min(max(u1, 0.0) + i1, w[(M + 1) * BLOCK + i])
+        u0, u1 = min(max(u0, 0.0) + i0, w[M * BLOCK + i]), min(max(u1, 0.0) + i1, w[(M + 1) * BLOCK + i])
         u2, u3 = min(max(u2, 0.0) + i2, w[(M + 2) * BLOCK + i]), min(max(u3, 0.0) + i3, w[(M + 3) * BLOCK + i])
         w[WATER * BLOCK + i] = u0 if on else w[WATER * BLOCK + i]
         w[(WATER + 1) * BLOCK + i] = u1 if on else w[(WATER + 1) * BLOCK + i]
@@ -470,20 +489,20 @@ def solver(
 
     retention          "brooks-corey" or "van-genuchten"
     numerics           "newton", or "jules" for JULES' own single linearised step
-    saturation_excess  where water goes that a layer has no room for: "up", or with "jules" also "down"
+    saturation_excess  where water goes that a layer has no room for: "up" and off the surface, or "down" and into the
+                       drainage
     real               type of the work array, float64 or float32
     Raises SettingsError for any other choice.
     """
     if (retention, numerics) not in _SWAPS:
         expected = ", ".join(" with ".join(pair) for pair in _SWAPS)
         raise SettingsError("soil water", expected=f"one of {expected}", found=f"{retention} with {numerics}")
-    if saturation_excess not in ("up", "down") or (saturation_excess, numerics) == ("down", "newton"):
-        expected = "'up', or with jules' numerics 'down'"
-        raise SettingsError("saturation_excess", expected=expected, found=f"'{saturation_excess}' with {numerics}")
+    if saturation_excess not in ("up", "down"):
+        raise SettingsError("saturation_excess", expected="'up' or 'down'", found=f"'{saturation_excess}'")
     swaps = dict(_SWAPS[retention, numerics])
     suffix = "vg" if retention == "van-genuchten" else "bc"
     if saturation_excess == "down":
-        swaps[_up] = _down
+        swaps |= {_up: _down, _rise: _sink}
         suffix += "_down"
     chosen = variant(advance if numerics == "newton" else _linearised, suffix, swaps) if swaps else advance
     return single(chosen) if real is np.float32 else chosen

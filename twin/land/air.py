@@ -22,10 +22,13 @@ _MOST = 50.0  # |z/L| beyond which nothing more is asked of the theory
 
 @compiled
 def saturation(celsius, pressure):
-    """Specific humidity at saturation, over ice below freezing, and its slope, K-1; pressure in Pa."""
+    """Specific humidity at saturation, over ice below freezing, and its slope, K-1; pressure in Pa.
+
+    Temperature is held within −100 and 80 degree Celsius, so that steam never is more than the air.
+    """
     frozen = celsius < 0.0
     a, b = 22.46 if frozen else 17.62, 272.62 if frozen else 243.12
-    t = max(celsius, -100.0)
+    t = min(max(celsius, -100.0), 80.0)
     e = 611.2 * exp2(_LOG2_E * a * t / (b + t))
     rest = pressure - (1.0 - EPSILON) * e
     q = EPSILON * e / rest

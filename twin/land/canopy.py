@@ -132,7 +132,7 @@ def _prepare(t, c, j, i):
     t[_EXPORT * LANES + j] = c4 * 2e4 * inside / pressure + c3 * 0.5
     t[_V * LANES + j] = v * _FIRST
     # mol m-2 s-1 of carbon into m s-1 of vapour: diffusivities, ideal gas
-    t[_DEPTH * LANES + j] = 1.6 * _GAS * (celsius + 273.15) / (carbon - inside)
+    t[_DEPTH * LANES + j] = 1.6 * _GAS * (celsius + 273.15) / max(carbon - inside, 1e-2)
     k_d = max(0.03 * celsius + 0.0773, 0.087)
     t[_QUENCHED * LANES + j] = 0.05 + k_d
     t[_DEFICIT * LANES + j] = deficit

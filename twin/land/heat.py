@@ -40,8 +40,8 @@ from twin.variables import LAYERS
 
 HEAT_OF_WATER, HEAT_OF_ICE = 4180.0, 2100.0  # J kg-1 K-1
 FUSION = 0.334e6  # J kg-1
-PER_KELVIN = 114.3  # suction per degree below freezing, L_f/(g T_m) with g 10.7 %… m K-1
-""".replace("L_f/(g T_m) with g 10.7 %… m K-1","L_f/(g T_m), m K-1")+"""
+PER_KELVIN = 114.3  # suction per degree below freezing, m K-1, as in JULES; L_f/(g T_m) is 125
+
 _D0, _D1, _D2, _D3 = LAYERS
 _LOG2_ICE_BY_WATER = math.log2(2.24 / 0.56)  # conductivities, W m-1 K-1
 _LOG10_2 = math.log10(2.0)

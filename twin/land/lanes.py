@@ -166,6 +166,7 @@ def tile_constants(parameters: xr.Dataset, plan: Layout, heights: tuple[float, f
         rows.CAPACITY: of("water_capacity") + of("water_capacity_per_leaf") * area,
         rows.INFILTRATES: of("infiltration_factor"),
         rows.CONDUCTANCE: conductance,
+        rows.SNOW_CONDUCTANCE: of("snow_conductance"),
         rows.OPEN: np.where(lake, OPEN_WATER, 0.0),
         rows.VCMAX: of("n_eff") * of("n_l0"),
         rows.QUANTUM: of("alpha"),

@@ -59,7 +59,7 @@ from twin.land.runoff import (
     topmodel_before,
 )
 from twin.land.soil import DRAINAGE, EXCESS, STEP, WATER, K, advance
-from twin.land.surface import balance, first_wind, radiation, refine, share, wind
+from twin.land.surface import balance, first_wind, follow, half_way, newton, radiation, share, wind
 from twin.land.weather import LAT as DAY_LAT
 from twin.land.weather import LON as DAY_LON
 from twin.land.weather import day, sine, turn
@@ -72,6 +72,7 @@ SITE_ROWS = (SIN_LAT, COS_LAT, LON, TI_MEAN, DECAY, FIT, FIT + 1)
 SOIL_ROWS, CONSTANT_ROWS = lanes.SOIL_ROWS, lanes.TILE_ROWS
 _DEPTHS = tuple(1000.0 * depth for depth in LAYERS)  # kg m-2 of water that fill a layer
 _LOWEST_SUN = 1e-3
+_TRIES = 10  # Newton steps for T* where the weather jumps
 
 
 @stage
@@ -159,7 +160,7 @@ def _height(c, declination, turns):
 @stage
 def march(
     t, c, day_work, day_steps, keys, plan_cells, plan_tiles, used, slots, soils, constants, weather_in, daily, numbers,
-    held, suns, turns, carbon, dt, z_wind, z_air, diffuse, shower, passes, excess, per_output, close, zero,
+    held, suns, turns, carbon, dt, z_wind, z_air, diffuse, shower, passes, far, excess, per_output, close, zero,
     theta, kelvin, surface, leaves, snow, table, site, wanted, fluxes, layers, stores, first_output,
 ):  # fmt: skip
     """Every step for some blocks: changes the state in place and fills the diagnostics.
@@ -170,7 +171,8 @@ def march(
     weather_in              arrays (time, cell): `weather.DAILY_ROWS` when `daily`, else `weather.STEP_ROWS`; each holds
                             for `held` steps; numbers are the days since 1970-01-01
     suns, turns             `sky_of`; carbon the mole fraction of carbon dioxide, by step
-    dt to close             numbers of `Land`; passes Newton steps of the surface; per_output steps of an interval
+    dt to close             numbers of `Land`; passes Newton steps of the surface,
+                            more while one moves T* by more than `far` K; per_output steps of an interval
     zero                    273.15, float64 in both precisions
     theta to table, site    state by (layer, cell), (tile, cell), (2, cell); SITE_ROWS, then latitude and longitude
     wanted                  which of FLUXES go into fluxes (row, time, cell); layers (2, time, layer, cell) water and
@@ -209,9 +211,17 @@ def march(
             canopy(t, c, n, diffuse)
             for _ in range(passes - 1):
                 first_wind(t, c, n, z_wind, z_air, dt)
-                refine(t, c, n, z_air, dt)
+                newton(t, c, n, z_air, dt)
+                half_way(t, n)
             wind(t, c, n, z_wind, z_air, dt)
-            balance(t, c, n, z_air, dt)
+            moved = newton(t, c, n, z_air, dt)
+            for _ in range(_TRIES):
+                if moved <= far:
+                    break
+                follow(t, n, far)
+                wind(t, c, n, z_wind, z_air, dt)
+                moved = newton(t, c, n, z_air, dt)
+            balance(t, c, n, dt)
             share(t, c, n, z_air, dt, shower)
             if excess == PDM:
                 saturation_excess_pdm(c)

@@ -33,6 +33,7 @@ _HALF_WAY = 3600  # s; above it, the surface is solved about the middle of the s
 _EXCESS = {"none": NO_EXCESS, "pdm": PDM, "topmodel": TOPMODEL}
 _SNOW_BELOW = 274.0  # K, precipitation is snow (Best et al. 2011)
 _ZERO = 273.15  # K
+_FAR = 8.0  # K, a change of T* that one Newton step is not trusted with
 _CLOSE = {"double": 1e-12, "single": 1e-6}  # relative, of a freezing layer's temperature
 _COPIED = 100e6  # bytes of forcing made ready at a time
 
@@ -147,7 +148,7 @@ class Land:
         march(
             t, c, work, steps, cells.keys[plan.cells], plan.cells, plan.tiles, plan.used, plan.slots,
             cells.soils, constants, sky.given, sky.daily, sky.numbers, sky.held, sky.suns, sky.turns, sky.carbon,
-            real(sky.dt), *(real(value) for value in (*self.heights, self.diffuse, self.shower)), passes,
+            real(sky.dt), *(real(value) for value in (*self.heights, self.diffuse, self.shower)), passes, real(_FAR),
             _EXCESS[self.runoff], out.interval // sky.dt, real(_CLOSE[self.precision]), _ZERO,
             land.theta, land.kelvin, land.surface, land.leaves, land.snow, land.table, cells.site,
             out.wanted, out.fluxes, out.layers, out.stores, done,
@@ -313,8 +314,8 @@ def _parts(forcing: xr.Dataset, seconds: int, interval: int, monthly: bool) -> I
     times = forcing["time"].values
     edges = [0]
     if monthly:
-        month = times.astype("datetime64[M]")
-        edges += [int(at) // whole * whole for at in np.flatnonzero(month[1:] != month[:-1]) + 1]
+        month = times[::whole].astype("datetime64[M]")  # an interval has the month it begins in, whoever asks
+        edges += [int(at) * whole for at in np.flatnonzero(month[1:] != month[:-1]) + 1]
     edges.append(times.size)
     for first, last in pairwise(edges):
         for at in range(first, last, most):

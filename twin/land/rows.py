@@ -87,7 +87,9 @@ Z0, Z0_HEAT, LOG_M, LOG_H = _rows.many(4)  # m, m, ln((z + z0)/z0) for momentum 
 ALBEDO, ALBEDO_SNOW, EMISSIVITY = _rows.many(3)
 HEAT_CAPACITY, CAPACITY, INFILTRATES = _rows.many(3)  # J m-2 K-1; kg m-2; on K_s
 ROOTS = _rows.one(4)
-CONDUCTANCE, OPEN = _rows.many(2)  # of the bare type, m s-1; 1 for open water, which the soil does not feed
+CONDUCTANCE, SNOW_CONDUCTANCE, OPEN = _rows.many(
+    3
+)  # bare; of 1 kg m-2 of snow, m s-1; > 0 for open water, which the soil does not feed
 VCMAX, QUANTUM, F0, DQ_CRIT, F_D, T_LOW, T_UPP, C4, G_MIN = _rows.many(9)
 SCATTER, BACK, DECAY, RISE, P_UP, Q_UP, DIFFUSE_A, DIFFUSE_B, GROUND = _rows.many(9)
 # of the step
@@ -95,5 +97,5 @@ BETA, G_LEAVES, CARBON_GAIN, FLUORESCENCE = _rows.many(4)
 GUESS = _rows.one()  # of the surface's temperature in this step, degree Celsius
 ABSORBED = _rows.one()  # sunlight and thermal radiation from above, W m-2
 EXCHANGE, FRICTION = _rows.many(2)  # C_H U, u*: m s-1
-SCRATCH = _rows.one(12)  # of one stage for itself, or for the next
+SCRATCH = _rows.one(19)  # of one stage for itself, or for the next
 TILE_ROWS = _rows.free

@@ -11,7 +11,7 @@ which a first Newton step guesses. Then evaporation is held to what there is, an
 leave open at the end is heat into the soil, so that energy closes exactly.
 
 Refs: Best et al. (2011), Geosci. Model Dev. 4, 677, sections 2 to 4 (equations as there); Essery et al. (2001), Hadley
-Centre Technical Note 30 (numerics, snow albedo).
+Centre Technical Note 30 (numerics, snow albedo); Essery et al. (2003), J. Climate 16, 1855 (snow between needles).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from __future__ import annotations
 import math
 
 from twin.land.air import CP, GRAVITY, KARMAN, MELTING, R_DRY, exchange, rough_exchange, saturation
-from twin.land.compiled import BLOCK, compiled, exp2, stage, variant
+from twin.land.compiled import BLOCK, compiled, exp2, log2, stage, variant
 from twin.land.rows import (
     ABSORBED,
     AIR,
@@ -69,6 +69,7 @@ from twin.land.rows import (
     SENSIBLE,
     SIF,
     SNOW,
+    SNOW_CONDUCTANCE,
     SNOWFALL,
     SOIL_CONDUCTANCE,
     STORED,
@@ -96,6 +97,10 @@ _TOP = LAYERS[0]
 _LOG2_E = 1.0 / math.log(2.0)
 # what `balance` leaves for `share`
 _START, _FILM, _ICE, _MELT, _BARE, _E, _, _, _, _RHO, _HEAT = range(SCRATCH, SCRATCH + 11)
+# what `newton` leaves for `balance`: T*, parts of the potential rate from wet leaves or snow and through g, g, that of
+# the ground, q_sat, its slope, and the derivative of all but evaporation
+_T, _WET, _DRY, _G, _GROUND_G, _Q, _SLOPE, _STIFFNESS = range(SCRATCH + 11, SCRATCH + 19)
+_LONGEST = 20.0  # K, most that one Newton step may change T*
 _SHARE = 0.5  # of the liquid water of a layer that one step may take
 
 
@@ -116,9 +121,18 @@ def radiation(t, c, n):
 
 @compiled
 def _wetness(canopy, capacity, snow, potential, dt):
-    """Part of a type that evaporates freely: all of it under snow or dew, else canopy water over what it could need."""
+    """Part of a type that evaporates freely: all of it under dew, else canopy water over what it could need; none of
+    what lies under snow."""
     wet = min(canopy / (max(potential, 0.0) * dt + capacity + 1e-12), 1.0)
-    return 1.0 if snow > 0.0 or potential < 0.0 else wet
+    wet = 1.0 if potential < 0.0 else wet
+    return 0.0 if snow > 0.0 else wet
+
+
+@compiled
+def _sublimes(snow, conductance, carried):
+    """Part of the potential rate at which snow sublimes: snow between needles is sheltered (Essery et al. 2003)."""
+    g = conductance * exp2(log2(max(snow, 1e-12)) * (2.0 / 3.0))
+    return g / (g + carried) if snow > 0.0 else 0.0
 
 
 @compiled
@@ -145,7 +159,9 @@ def wind(t, c, n, z_wind, z_air, dt):
                 t[G_LEAVES * LANES + j], t[COVER * LANES + j], t[CONDUCTANCE * LANES + j],
                 max(c[SOIL_CONDUCTANCE * BLOCK + i], t[OPEN * LANES + j])
             )  # fmt: skip
-            moist = wet + (1.0 - wet) * g / (g + neutral)
+            snow = t[SNOW * LANES + j]
+            frozen = _sublimes(snow, t[SNOW_CONDUCTANCE * LANES + j], neutral)
+            moist = frozen if snow > 0.0 else wet + (1.0 - wet) * g / (g + neutral)
             warmer = (celsius - air - GRAVITY / CP * z_air) / (air + MELTING)
             buoyancy = GRAVITY * (warmer + 0.61 * moist * (q - c[HUMIDITY * BLOCK + i]))
             carried, friction = exchange(
@@ -158,64 +174,89 @@ def wind(t, c, n, z_wind, z_air, dt):
 first_wind = variant(wind, "first", {exchange: rough_exchange})
 
 
-@compiled
-def _solve(t, c, j, i, z_air, dt):
-    """One Newton step of the surface balance about the GUESS (degree Celsius), and the evaporation that belongs to it.
-
-    Returns T*, then what it was made of: wet fraction, g, g of the ground, ρ C_H U ψ-free, ψ, q_sat, slope, the
-    derivative of all but evaporation, heat of vaporisation.
-    """
-    guess, pressure, q_air = t[GUESS * LANES + j], c[PRESSURE * BLOCK + i], c[HUMIDITY * BLOCK + i]
-    q, slope = saturation(guess, pressure)
-    carried = t[EXCHANGE * LANES + j]
-    start, ground = t[SURFACE * LANES + j], c[TEMPERATURE * BLOCK + i]
-    rho = pressure / (R_DRY * (start + MELTING)) * carried
-    snow = t[SNOW * LANES + j]
-    potential = rho * (q - q_air)
-    wet = _wetness(t[CANOPY * LANES + j], t[CAPACITY * LANES + j], snow, potential, dt)
-    g, bare = _conductance(
-        t[G_LEAVES * LANES + j], t[COVER * LANES + j], t[CONDUCTANCE * LANES + j],
-        max(c[SOIL_CONDUCTANCE * BLOCK + i], t[OPEN * LANES + j])
-    )  # fmt: skip
-    moist = wet + (1.0 - wet) * g / (g + carried)
-    heat = LATENT_HEAT + (FUSION if snow > 0.0 or (potential < 0.0 and guess < 0.0) else 0.0)
-    kelvin, kelvin_s = guess + MELTING, ground + MELTING
-    emission = t[EMISSIVITY * LANES + j] * SIGMA * kelvin * kelvin * kelvin
-    cover = t[COVER * LANES + j]
-    emission_s = t[EMISSIVITY * LANES + j] * SIGMA * kelvin_s * kelvin_s * kelvin_s * kelvin_s
-    insulation = 0.5 * _TOP / c[LAMBDA * BLOCK + i] + max(snow, 0.0) / (_SNOW_DENSITY * _SNOW_LAMBDA)
-    below = (1.0 - cover) / insulation + cover * CP * rho / carried * _BELOW_LEAVES * t[FRICTION * LANES + j]
-    inertia = t[HEAT_CAPACITY * LANES + j] / dt
-    stiffness = inertia + 4.0 * (1.0 + cover) * emission + CP * rho + below
-    rest = t[ABSORBED * LANES + j] - (1.0 + cover) * emission * kelvin + cover * emission_s
-    rest = rest - inertia * (guess - start) - CP * rho * (guess - c[AIR * BLOCK + i] - GRAVITY / CP * z_air)
-    rest = rest - below * (guess - ground)
-    change = (rest - heat * moist * potential) / (stiffness + heat * moist * rho * slope)
-    return guess + change, wet, g, bare, rho, q, slope, stiffness, heat
-
-
 @stage
-def refine(t, c, n, z_air, dt):
-    """Move the GUESS halfway to where one Newton step of each type's balance takes it: the middle of the step."""
-    for s in range(n):
-        for i in range(BLOCK):
-            j = s * BLOCK + i
-            t[GUESS * LANES + j] = 0.5 * (t[GUESS * LANES + j] + _solve(t, c, j, i, z_air, dt)[0])
+def newton(t, c, n, z_air, dt):
+    """One Newton step of every type's balance about its GUESS, into the rows _T to _STIFFNESS, _RHO and _HEAT.
 
-
-@stage
-def balance(t, c, n, z_air, dt):
-    """T*, evaporation and melt of every type, as the balance has them and then as there is water for.
-
-    Changes SURFACE; writes the rows _FILM to _SURFACE_START for `share`.
+    Returns the largest change, K.
     """
     for s in range(n):
         for i in range(BLOCK):
             j = s * BLOCK + i
-            celsius, wet, g, bare, rho, q, slope, stiffness, heat = _solve(t, c, j, i, z_air, dt)
-            humid = q + slope * (celsius - t[GUESS * LANES + j]) - c[HUMIDITY * BLOCK + i]
+            guess, pressure, q_air = t[GUESS * LANES + j], c[PRESSURE * BLOCK + i], c[HUMIDITY * BLOCK + i]
+            q, slope = saturation(guess, pressure)
+            carried = t[EXCHANGE * LANES + j]
+            start, below = t[SURFACE * LANES + j], c[TEMPERATURE * BLOCK + i]
+            rho = pressure / (R_DRY * (start + MELTING)) * carried
+            snow = t[SNOW * LANES + j]
+            potential = rho * (q - q_air)
+            wet = _wetness(t[CANOPY * LANES + j], t[CAPACITY * LANES + j], snow, potential, dt)
+            soil = max(c[SOIL_CONDUCTANCE * BLOCK + i], t[OPEN * LANES + j])
+            cover = t[COVER * LANES + j]
+            g, ground = _conductance(t[G_LEAVES * LANES + j], cover, t[CONDUCTANCE * LANES + j], soil)
+            frozen = _sublimes(snow, t[SNOW_CONDUCTANCE * LANES + j], carried)
+            dry = (1.0 - wet) * g / (g + carried) if snow <= 0.0 else 0.0
+            moist = frozen + wet + dry
+            heat = LATENT_HEAT + (FUSION if snow > 0.0 or (potential < 0.0 and guess < 0.0) else 0.0)
+            kelvin, kelvin_s = guess + MELTING, below + MELTING
+            black = t[EMISSIVITY * LANES + j] * SIGMA
+            emission = black * kelvin * kelvin * kelvin
+            emission_s = black * kelvin_s * kelvin_s * kelvin_s * kelvin_s
+            insulation = 0.5 * _TOP / c[LAMBDA * BLOCK + i] + max(snow, 0.0) / (_SNOW_DENSITY * _SNOW_LAMBDA)
+            air_below = cover * CP * rho / carried * _BELOW_LEAVES * t[FRICTION * LANES + j]
+            coupling = (1.0 - cover) / insulation + air_below
+            inertia = t[HEAT_CAPACITY * LANES + j] / dt
+            stiffness = inertia + 4.0 * (1.0 + cover) * emission + CP * rho + coupling
+            rest = t[ABSORBED * LANES + j] - (1.0 + cover) * emission * kelvin + cover * emission_s
+            rest = rest - inertia * (guess - start) - CP * rho * (guess - c[AIR * BLOCK + i] - GRAVITY / CP * z_air)
+            rest = rest - coupling * (guess - below)
+            change = (rest - heat * moist * potential) / (stiffness + heat * moist * rho * slope)
+            t[_T * LANES + j] = guess + min(max(change, -_LONGEST), _LONGEST)
+            t[_WET * LANES + j] = frozen + wet
+            t[_DRY * LANES + j] = dry
+            t[_G * LANES + j] = g
+            t[_GROUND_G * LANES + j] = ground
+            t[_RHO * LANES + j] = rho
+            t[_Q * LANES + j] = q
+            t[_SLOPE * LANES + j] = slope
+            t[_STIFFNESS * LANES + j] = stiffness
+            t[_HEAT * LANES + j] = heat
+    most = 0.0 * dt
+    for j in range(n * BLOCK):
+        most = max(most, abs(t[_T * LANES + j] - t[GUESS * LANES + j]))
+    return most
+
+
+@stage
+def half_way(t, n):
+    """Move every GUESS halfway to where `newton` took it: the middle of the step."""
+    for j in range(n * BLOCK):
+        t[GUESS * LANES + j] = 0.5 * (t[GUESS * LANES + j] + t[_T * LANES + j])
+
+
+@stage
+def follow(t, n, far):
+    """Move the GUESS to where `newton` took it, if that is more than `far` (K); what is near stays as it is."""
+    for j in range(n * BLOCK):
+        guess, found = t[GUESS * LANES + j], t[_T * LANES + j]
+        t[GUESS * LANES + j] = found if abs(found - guess) > far else guess
+
+
+@stage
+def balance(t, c, n, dt):
+    """T*, evaporation and melt of every type, as `newton` has them and then as there is water for.
+
+    Changes SURFACE; writes the rows _START to _HEAT for `share`.
+    """
+    for s in range(n):
+        for i in range(BLOCK):
+            j = s * BLOCK + i
+            celsius, rho, slope = t[_T * LANES + j], t[_RHO * LANES + j], t[_SLOPE * LANES + j]
+            wet, dry, g = t[_WET * LANES + j], t[_DRY * LANES + j], t[_G * LANES + j]
+            heat, stiffness, bare = t[_HEAT * LANES + j], t[_STIFFNESS * LANES + j], t[_GROUND_G * LANES + j]
+            humid = max(t[_Q * LANES + j] + slope * (celsius - t[GUESS * LANES + j]), 0.0) - c[HUMIDITY * BLOCK + i]
             free = wet * rho * humid
-            drawn = (1.0 - wet) * g / (g + t[EXCHANGE * LANES + j]) * rho * humid
+            drawn = dry * rho * humid
             snow, lake = t[SNOW * LANES + j], t[OPEN * LANES + j]
 
             # water for it: on leaves, in the snow, in the soil; dew wets the leaves, frost is snow; a lake has enough
@@ -301,7 +342,8 @@ def share(t, c, n, z_air, dt, shower):
             part = t[FRACTION * LANES + j]
             arriving = through + melt
             # melt comes on top: of even rain with it, else alone
-            excess = min(fast, arriving) if shower > 0.0 else infiltration_excess_point(arriving, limit)
+            alone = min(fast, through) + infiltration_excess_point(melt, limit)
+            excess = alone if shower > 0.0 else infiltration_excess_point(arriving, limit)
             e0, e1 = t[_E * LANES + j], t[(_E + 1) * LANES + j]
             e2, e3, ground = t[(_E + 2) * LANES + j], t[(_E + 3) * LANES + j], t[_BARE * LANES + j]
             own = 0.0 if lake else part  # what the soil feels

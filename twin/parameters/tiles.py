@@ -84,6 +84,8 @@ TABLE = (
     _row("root_depth", "m", "e-folding depth of the roots", _BEST, (3.0, 1.0, 0.5, 0.5, 0.5), NONE),
     _row("surface_conductance", "m s-1", "conductance without leaves, of soil at its critical point", _ESSERY,
          NONE, (0.0, 1e6, 0.01, 1e6)),
+    _row("snow_conductance", "m s-1", "of 1 kg m-2 of snow, between leaves where it is sheltered", _OUTPUT,
+         (1e6, 0.05, 1e6, 1e6, 1e6), 1e6),
     # light; the albedo of bare soil is that of the cell
     _row("emissivity", "1", "thermal emissivity", _MIXED, (0.98, 0.99, 0.98, 0.98, 0.98), (0.97, 0.97, 0.9, 0.97)),
     _row("k_ext", "1", "extinction of light per leaf area", _BEST, 0.5, NONE),
@@ -99,7 +101,7 @@ TABLE = (
     _row("omega_nir", "1", "leaf scattering, near infrared", _BEST, (0.7, 0.45, 0.83, 0.83, 0.83), NONE),
     # leaf
     _row("c4", "1", "1 for C4, 0 for C3 photosynthesis", _CLARK, (0.0, 0.0, 0.0, 1.0, 0.0), NONE),
-    _row("alpha", "1", "quantum efficiency, mol CO2 per mol PAR", _CLARK, (0.08, 0.08, 0.12, 0.06, 0.08), NONE),
+    _row("alpha", "1", "quantum efficiency, mol CO2 per mol PAR", _COX, (0.08, 0.08, 0.08, 0.04, 0.08), NONE),
     _row("omega", "1", "leaf scattering of PAR", _CLARK, (0.15, 0.15, 0.15, 0.17, 0.15), NONE),
     _row("f0", "1", "ci/ca in saturated air", _CLARK, (0.875, 0.875, 0.9, 0.8, 0.9), NONE),
     _row("dq_crit", "1", "critical humidity deficit, kg kg-1", _CLARK, (0.09, 0.06, 0.1, 0.075, 0.1), NONE),

@@ -21,7 +21,7 @@ DEPTH = np.array(LAYERS)[:, None]
 CHOICES = [
     (retention, numerics, excess)
     for retention in ("brooks-corey", "van-genuchten")
-    for numerics, excess in (("newton", "up"), ("jules", "up"), ("jules", "down"))
+    for numerics, excess in (("newton", "up"), ("newton", "down"), ("jules", "up"), ("jules", "down"))
 ]
 
 
@@ -303,11 +303,14 @@ def test_ice_neither_moves_nor_conducts():
 
 
 @pytest.mark.parametrize(("excess", "runs_off"), [("up", 0.006), ("down", 0.0)])
-def test_what_jules_cannot_hold_rises_or_sinks(excess, runs_off):
+@pytest.mark.parametrize("numerics", ["newton", "jules"])
+def test_what_a_layer_cannot_hold_rises_or_sinks(numerics, excess, runs_off):
     """A full column conducts K_s; rain of 2.2 K_s leaves at the top, or all of it at the bottom."""
     parameters = soils([6.0], [0.1], [5e-3], [0.4])
     full = capacity(parameters)
-    done = soil.step(full, 0.0 * full, np.array([0.011]), parameters, 100.0, numerics="jules", saturation_excess=excess)
+    done = soil.step(
+        full, 0.0 * full, np.array([0.011]), parameters, 100.0, numerics=numerics, saturation_excess=excess
+    )
     np.testing.assert_array_equal(done.water, full)
     np.testing.assert_allclose(done.excess, [100.0 * runs_off], atol=1e-12)
     np.testing.assert_allclose(done.drainage, [100.0 * (0.011 - runs_off)], rtol=1e-12)
@@ -507,5 +510,5 @@ def test_impossible_input_is_refused_with_layer_and_cell():
 def test_unknown_choices_are_refused():
     with pytest.raises(SettingsError, match="found campbell with newton"):
         soil.solver("campbell")
-    with pytest.raises(SettingsError, match="found 'down' with newton"):
-        soil.solver(saturation_excess="down")
+    with pytest.raises(SettingsError, match="'up' or 'down', found 'sideways'"):
+        soil.solver(saturation_excess="sideways")

@@ -6,7 +6,6 @@ nothing, so they are stepped in blocks, by as many threads as there are cores, w
 
 from __future__ import annotations
 
-import math
 import os
 from functools import partial
 
@@ -14,9 +13,11 @@ import numpy as np
 import xarray as xr
 
 from twin import checks
-from twin.errors import RangeError, VariableError
-from twin.land import demand, soil
-from twin.land.compiled import BLOCK, compiled
+from twin.errors import RangeError, SettingsError, VariableError
+from twin.land import soil
+from twin.land.compiled import BLOCK, compiled, single
+from twin.land.demand import DAY, SNOW_BELOW, demand, fast_runoff, leaves, snow_albedo, snow_cover, snowpack
+from twin.land.soil import advance
 from twin.land.threads import spread
 from twin.variables import LAYERS, VARIABLES
 
@@ -59,28 +60,28 @@ _FEWEST_STEPS, _MOST_STEPS = 2.0, 24.0  # against 400 a day: 0.0016 m3 m-3 in th
 def _surface_day(w):
     """The surface's day for every cell of the block: what is left of the demand, and what reaches the soil."""
     for i in range(BLOCK):
-        rate = demand.DAY * w[_FORCING * BLOCK + i]
+        rate = DAY * w[_FORCING * BLOCK + i]
         temperature = w[(_FORCING + 1) * BLOCK + i]
-        snowfall = rate if temperature < demand.SNOW_BELOW else 0.0
-        cover = demand.snow_cover(w[_SNOW * BLOCK + i] + snowfall)
-        a, b, c = demand.demand(
+        snowfall = rate if temperature < SNOW_BELOW else 0.0
+        cover = snow_cover(w[_SNOW * BLOCK + i] + snowfall)
+        a, b, c = demand(
             temperature,
             w[(_FORCING + 2) * BLOCK + i],
             w[(_FORCING + 3) * BLOCK + i],
             w[(_FORCING + 4) * BLOCK + i],
             w[(_FORCING + 5) * BLOCK + i],
             w[(_FORCING + 6) * BLOCK + i],
-            demand.snow_albedo(w[(_SURFACE + 2) * BLOCK + i], cover),
+            snow_albedo(w[(_SURFACE + 2) * BLOCK + i], cover),
         )
         wet = a / b
-        snow, melt, sublimation = demand.snowpack(w[_SNOW * BLOCK + i], snowfall, temperature, cover * wet)
+        snow, melt, sublimation = snowpack(w[_SNOW * BLOCK + i], snowfall, temperature, cover * wet)
         bare = (1.0 - cover) * wet
-        canopy, throughfall, intercepted = demand.leaves(
+        canopy, throughfall, intercepted = leaves(
             w[_CANOPY * BLOCK + i], w[_SURFACE * BLOCK + i], rate - snowfall, bare
         )
         left = 1.0 - intercepted / bare if bare > 0.0 else 0.0
         arriving = throughfall + melt
-        fast = demand.fast_runoff(arriving, w[(_SURFACE + 5) * BLOCK + i] * w[soil.K * BLOCK + i])
+        fast = fast_runoff(arriving, w[(_SURFACE + 5) * BLOCK + i] * w[soil.K * BLOCK + i])
         infiltration = arriving - fast
         w[_SNOW * BLOCK + i] = snow
         w[_CANOPY * BLOCK + i] = canopy
@@ -92,7 +93,7 @@ def _surface_day(w):
         w[soil.INFILTRATION * BLOCK + i] = infiltration
         w[soil.EXCESS * BLOCK + i] = 0.0
         w[soil.DRAINAGE * BLOCK + i] = 0.0
-        steps = _FEWEST_STEPS + math.floor(infiltration / (_WET_STEP * w[soil.M * BLOCK + i]))
+        steps = _FEWEST_STEPS + np.floor(infiltration / (_WET_STEP * w[soil.M * BLOCK + i]))
         w[_STEPS * BLOCK + i] = min(steps, _MOST_STEPS)
 
 
@@ -150,7 +151,7 @@ def _load(w, theta, canopy, snow, soils, surfaces, dz, cell, n):
             w[(soil.WATER + k) * BLOCK + i] = m * theta[k, j]
             w[(soil.B + k) * BLOCK + i] = soils[0, k, j]
             w[(soil.PSI + k) * BLOCK + i] = soils[1, k, j]
-            w[(soil.K + k) * BLOCK + i] = demand.DAY * soils[2, k, j]
+            w[(soil.K + k) * BLOCK + i] = DAY * soils[2, k, j]
             w[(soil.M + k) * BLOCK + i] = m * soils[3, k, j]
             w[(_CRIT + k) * BLOCK + i] = m * soils[4, k, j]
             w[(_WILT + k) * BLOCK + i] = m * soils[5, k, j]
@@ -170,7 +171,7 @@ def _march(
     forcing (7, time, cell), theta (4, cell), canopy and snow (cell), soils (7, 4, cell), surfaces (6, cell), dz (4);
     thetas (time, 4, cell), canopies, snows, evaporation, runoff (time, cell). Water in kg m-2, fluxes in kg m-2 s-1.
     """
-    w = np.zeros(_ROWS * BLOCK)
+    w = np.zeros(_ROWS * BLOCK, thetas.dtype)
     for cell in range(first, last, BLOCK):
         n = min(BLOCK, last - cell)
         _load(w, theta, canopy, snow, soils, surfaces, dz, cell, n)
@@ -184,7 +185,7 @@ def _march(
                 most = max(most, w[_STEPS * BLOCK + i])
             for step in range(int(most)):
                 _sinks(w, float(step))
-                soil.advance(w)
+                advance(w)
             # the state that goes on is the one that is written, so that a restart finds the same bits
             for k in range(4):
                 m = 1000.0 * dz[k]
@@ -197,9 +198,9 @@ def _march(
             for i in range(n):
                 canopies[day, cell + i] = w[_CANOPY * BLOCK + i]
                 snows[day, cell + i] = w[_SNOW * BLOCK + i]
-                evaporation[day, cell + i] = w[_SPENT * BLOCK + i] / demand.DAY
+                evaporation[day, cell + i] = w[_SPENT * BLOCK + i] / DAY
                 run = w[_FAST * BLOCK + i] + w[soil.EXCESS * BLOCK + i] + w[soil.DRAINAGE * BLOCK + i]
-                runoff[day, cell + i] = run / demand.DAY
+                runoff[day, cell + i] = run / DAY
         for i in range(n):
             canopy[cell + i] = w[_CANOPY * BLOCK + i]
             snow[cell + i] = w[_SNOW * BLOCK + i]
@@ -208,14 +209,18 @@ def _march(
 class LandDaily:
     """LandModel at daily steps: FAO-56 demand, interception, snow, JULES' beta, four-layer Richards soil.
 
-    threads   how many cores to use; all of them by default. Results do not depend on it.
+    threads     how many cores to use; all of them by default. Results do not depend on it.
+    precision   "double", or "single" for speed
     """
 
     name = "land-daily"
     version = "1.0.0"
 
-    def __init__(self, threads: int | None = None) -> None:
+    def __init__(self, threads: int | None = None, *, precision: str = "double") -> None:
+        if precision not in ("double", "single"):
+            raise SettingsError("precision", expected="double, single", found=precision)
         self.threads = threads or os.cpu_count() or 1
+        self.precision = precision
 
     def run(self, state: xr.Dataset, forcing: xr.Dataset, parameters: xr.Dataset) -> tuple[xr.Dataset, xr.Dataset]:
         """See `twin.model.LandModel.run`; the step must be one day."""
@@ -225,15 +230,16 @@ class LandDaily:
         checks.check_dataset(state, (THETA, CANOPY, SNOW), "state", time=False, missing=False)
         days, cells = forcing.sizes["time"], forcing.sizes["cell"]
         theta, canopy, snow = (_state(state, name, cells) for name in (THETA, CANOPY, SNOW))
-        soils = np.stack([_parameter(parameters, name, (4, cells)) for name in SOIL])
-        surfaces = np.stack([_parameter(parameters, name, (cells,)) for name in SURFACE])
-        thetas = np.empty((days, 4, cells))
-        canopies, snows, evaporation, runoff = series = tuple(np.empty((days, cells)) for _ in range(4))
+        march, real = (_march, np.float64) if self.precision == "double" else (single(_march), np.float32)
+        soils = np.stack([_parameter(parameters, name, (4, cells)) for name in SOIL]).astype(real, copy=False)
+        surfaces = np.stack([_parameter(parameters, name, (cells,)) for name in SURFACE]).astype(real, copy=False)
+        thetas = np.empty((days, 4, cells), real)
+        canopies, snows, evaporation, runoff = series = tuple(np.empty((days, cells), real) for _ in range(4))
         for first in range(0, days, _batch(cells)):
             part = slice(first, first + _batch(cells))
-            weather = np.stack([np.asarray(forcing[name].values[part], dtype=np.float64) for name in FORCING])
-            values = (weather, theta, canopy, snow, soils, surfaces, np.array(LAYERS), thetas[part])
-            spread(partial(_march, *values, *(flux[part] for flux in series)), cells, self.threads)
+            weather = np.stack([np.asarray(forcing[name].values[part], dtype=real) for name in FORCING])
+            values = (weather, theta, canopy, snow, soils, surfaces, np.array(LAYERS, real), thetas[part])
+            spread(partial(march, *values, *(flux[part] for flux in series)), cells, self.threads)
         place = {name: forcing[name] for name in ("lat", "lon") if name in forcing.coords}
         end = xr.Dataset({THETA: (("layer", "cell"), theta), CANOPY: ("cell", canopy), SNOW: ("cell", snow)}, place)
         named = {THETA: thetas, CANOPY: canopies, SNOW: snows, EVAPORATION: evaporation, RUNOFF: runoff}

@@ -9,8 +9,10 @@ One source serves both precisions: `single` rebuilds a function, and all it call
 
 from __future__ import annotations
 
+import dis
 import math
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any
@@ -106,7 +108,7 @@ def _rebuilt(function: Any, suffix: str, swaps: Mapping[Any, Any] | None, real: 
     for name in set(code.co_names) & set(names):
         value = names[name]
         if isinstance(value, ModuleType) and value is not math:
-            _refuse_hidden(value, code.co_names, plain)
+            _refuse_hidden(value, name, plain)
         elif _known(value):
             names[name] = variant(value, suffix, swaps, real)
             changed = changed or names[name] is not value
@@ -132,11 +134,14 @@ def _as(real: Any, value: Any) -> Any:
     return real(value) if type(value) is float else value
 
 
-def _refuse_hidden(module: ModuleType, names: tuple[str, ...], function: FunctionType) -> None:
-    for name in names:
-        value = getattr(module, name, None)
-        if type(value) is float or _known(value):
-            raise TypeError(f"{function.__name__} names {module.__name__}.{name}: import it by name to make a variant")
+def _refuse_hidden(module: ModuleType, name: str, function: FunctionType) -> None:
+    """TypeError where the function takes a float or a function of ours from the module that it calls `name`."""
+    for before, after in pairwise(dis.get_instructions(function)):
+        if (before.opname, before.argval, after.opname) == ("LOAD_GLOBAL", name, "LOAD_ATTR"):
+            value = getattr(module, after.argval, None)
+            if type(value) is float or _known(value):
+                found = f"{name}.{after.argval}"
+                raise TypeError(f"{function.__name__} names {found}: import it by name to make a variant")
 
 
 def _reinterpret(source: Any, target: Any) -> Any:

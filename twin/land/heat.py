@@ -6,8 +6,8 @@
     θ_u ≤ θ_s (−L_f T/(g T_m ψ_s))^(−1/b)                   liquid water that stays below freezing
 
 Fluxes come from one implicit linear step with the apparent heat capacity; the layers' enthalpies change by those
-fluxes, and temperature and ice are what the new enthalpy means. Water that enters the top has the temperature of the
-top layer; water that leaves a layer has that layer's.
+fluxes, and temperature and ice are what the new enthalpy means. Water that moves between layers has the temperature of
+where it comes from, rain and what roots take that of their layer.
 
 Refs: Best et al. (2011), Geosci. Model Dev. 4, 677, section 3; Cox et al. (1999), Clim. Dyn. 15, 183; Dharssi et al.
 (2009), Met Office Forecasting R&D Technical Report 528 (conductivity).
@@ -116,22 +116,22 @@ def _apparent(c, k, i):
 
 
 @compiled
-def _carried(moved, above, below):
-    """Heat that water takes down through an interface, J m-2: at the temperature of where it comes from."""
-    return HEAT_OF_WATER * moved * (above if moved > 0.0 else below)
-
-
-@compiled
-def _own(c, k, i, celsius):
-    """Heat of the water that a layer gained other than from its neighbours (rain, roots), J m-2: at its temperature."""
+def _gained(c, k, i):
+    """Water that a layer gained in the step, and what of it came from rain less roots, not from its neighbours."""
     gained = c[(WATER + k) * BLOCK + i] - c[(LIQUID + k) * BLOCK + i] - c[(ICE + k) * BLOCK + i]
     above = c[(MOVED + max(k - 1, 0)) * BLOCK + i] if k > 0 else 0.0
-    return HEAT_OF_WATER * (gained + c[(MOVED + k) * BLOCK + i] - above) * celsius
+    return HEAT_OF_WATER * gained, HEAT_OF_WATER * (gained + c[(MOVED + k) * BLOCK + i] - above)
 
 
 @stage
 def conduct(c):
-    """Move heat for one STEP (s): ENTHALPY after conduction, the surface's heat and the water that moved."""
+    """Move heat for one STEP (s): ENTHALPY after conduction, the surface's heat and the water that moved.
+
+    Through the bottom of a layer goes F = (g + c_w↓) T_k − (g + c_w↑) T_{k+1} with the temperatures at the end of the
+    step, g conduction, ↓ and ↑ water (kg m-2) that moved down or up; they change by d_k, from
+
+        (A_k + F_k/T_k) d_k − … = what the fluxes bring at the old temperatures, less what heating the new water takes
+    """
     for i in range(BLOCK):
         h = c[STEP * BLOCK + i]
         t0, t1 = c[TEMPERATURE * BLOCK + i], c[(TEMPERATURE + 1) * BLOCK + i]
@@ -140,28 +140,31 @@ def conduct(c):
         g0 = h * _between(c[LAMBDA * BLOCK + i], l1, _D0, _D1)
         g1 = h * _between(l1, l2, _D1, _D2)
         g2 = h * _between(l2, c[(LAMBDA + 3) * BLOCK + i], _D2, _D3)
-        a0, a1, a2, a3 = _apparent(c, 0, i), _apparent(c, 1, i), _apparent(c, 2, i), _apparent(c, 3, i)
-        into = h * c[GROUND_HEAT * BLOCK + i]
-        f0, f1, f2 = g0 * (t0 - t1), g1 * (t1 - t2), g2 * (t2 - t3)
+        m0, m1 = HEAT_OF_WATER * c[MOVED * BLOCK + i], HEAT_OF_WATER * c[(MOVED + 1) * BLOCK + i]
+        m2, m3 = HEAT_OF_WATER * c[(MOVED + 2) * BLOCK + i], HEAT_OF_WATER * c[(MOVED + 3) * BLOCK + i]
+        down0, down1, down2 = g0 + max(m0, 0.0), g1 + max(m1, 0.0), g2 + max(m2, 0.0)
+        up0, up1, up2 = g0 + max(-m0, 0.0), g1 + max(-m1, 0.0), g2 + max(-m2, 0.0)
+        w0, o0 = _gained(c, 0, i)
+        w1, o1 = _gained(c, 1, i)
+        w2, o2 = _gained(c, 2, i)
+        w3, o3 = _gained(c, 3, i)
+        into, o0, o1, o2, o3 = h * c[GROUND_HEAT * BLOCK + i], o0 * t0, o1 * t1, o2 * t2, o3 * t3
+        f0, f1, f2, f3 = down0 * t0 - up0 * t1, down1 * t1 - up1 * t2, down2 * t2 - up2 * t3, m3 * t3
+        a0, a1 = _apparent(c, 0, i) + max(w0, 0.0), _apparent(c, 1, i) + max(w1, 0.0)
+        a2, a3 = _apparent(c, 2, i) + max(w2, 0.0), _apparent(c, 3, i) + max(w3, 0.0)
 
-        # (a_k + g_{k-1} + g_k) d_k − g_{k-1} d_{k-1} − g_k d_{k+1} = f_{k-1} − f_k
-        p0 = 1.0 / (a0 + g0)
-        u0, y0 = g0 * p0, (into - f0) * p0
-        p1 = 1.0 / (a1 + g0 + g1 - g0 * u0)
-        u1, y1 = g1 * p1, (f0 - f1 + g0 * y0) * p1
-        p2 = 1.0 / (a2 + g1 + g2 - g1 * u1)
-        u2, y2 = g2 * p2, (f1 - f2 + g1 * y1) * p2
-        d3 = (f2 + g2 * y2) / (a3 + g2 - g2 * u2)
+        p0 = 1.0 / (a0 + down0)
+        u0, y0 = up0 * p0, (into - f0 + o0 - w0 * t0) * p0
+        p1 = 1.0 / (a1 + up0 + down1 - down0 * u0)
+        u1, y1 = up1 * p1, (f0 - f1 + o1 - w1 * t1 + down0 * y0) * p1
+        p2 = 1.0 / (a2 + up1 + down2 - down1 * u1)
+        u2, y2 = up2 * p2, (f1 - f2 + o2 - w2 * t2 + down1 * y1) * p2
+        d3 = (f2 - f3 + o3 - w3 * t3 + down2 * y2) / (a3 + up2 + max(m3, 0.0) - down2 * u2)
         d2 = y2 + u2 * d3
         d1 = y1 + u1 * d2
         d0 = y0 + u0 * d1
-        f0, f1, f2 = f0 + g0 * (d0 - d1), f1 + g1 * (d1 - d2), f2 + g2 * (d2 - d3)
-
-        f0 = f0 + _carried(c[MOVED * BLOCK + i], t0, t1)
-        f1 = f1 + _carried(c[(MOVED + 1) * BLOCK + i], t1, t2)
-        f2 = f2 + _carried(c[(MOVED + 2) * BLOCK + i], t2, t3)
-        f3 = _carried(c[(MOVED + 3) * BLOCK + i], t3, t3)
-        o0, o1, o2, o3 = _own(c, 0, i, t0), _own(c, 1, i, t1), _own(c, 2, i, t2), _own(c, 3, i, t3)
+        f0, f1, f2 = f0 + down0 * d0 - up0 * d1, f1 + down1 * d1 - up1 * d2, f2 + down2 * d2 - up2 * d3
+        f3 = f3 + max(m3, 0.0) * d3
         c[ENTHALPY * BLOCK + i] += into - f0 + o0
         c[(ENTHALPY + 1) * BLOCK + i] += f0 - f1 + o1
         c[(ENTHALPY + 2) * BLOCK + i] += f1 - f2 + o2

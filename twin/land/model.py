@@ -33,7 +33,7 @@ _HALF_WAY = 3600  # s; above it, the surface is solved about the middle of the s
 _EXCESS = {"none": NO_EXCESS, "pdm": PDM, "topmodel": TOPMODEL}
 _SNOW_BELOW = 274.0  # K, precipitation is snow (Best et al. 2011)
 _ZERO = 273.15  # K
-_FAR = 8.0  # K, a change of T* that one Newton step is not trusted with
+_FAR = 12.0  # K, a change of T* that one Newton step is not trusted with
 _CLOSE = {"double": 1e-12, "single": 1e-6}  # relative, of a freezing layer's temperature
 _COPIED = 100e6  # bytes of forcing made ready at a time
 

@@ -20,6 +20,7 @@ import math
 
 from twin.land.air import CP, GRAVITY, KARMAN, MELTING, R_DRY, exchange, rough_exchange, saturation
 from twin.land.compiled import BLOCK, compiled, exp2, log2, stage, variant
+from twin.land.heat import HEAT_OF_ICE, HEAT_OF_WATER
 from twin.land.rows import (
     ABSORBED,
     AIR,
@@ -32,6 +33,7 @@ from twin.land.rows import (
     CARBON_GAIN,
     CONDUCTANCE,
     COVER,
+    DRY_HEAT,
     EMISSIVITY,
     ET,
     EXCHANGE,
@@ -84,7 +86,7 @@ from twin.land.rows import (
     Z0_HEAT,
 )
 from twin.land.runoff import infiltration_excess_grid, infiltration_excess_point
-from twin.land.soil import INFILTRATION, SINK
+from twin.land.soil import ICE, INFILTRATION, SINK
 from twin.variables import LAYERS
 
 LATENT_HEAT, FUSION = 2.501e6, 0.334e6  # J kg-1
@@ -204,7 +206,10 @@ def newton(t, c, n, z_air, dt):
             emission_s = black * kelvin_s * kelvin_s * kelvin_s * kelvin_s
             insulation = 0.5 * _TOP / c[LAMBDA * BLOCK + i] + max(snow, 0.0) / (_SNOW_DENSITY * _SNOW_LAMBDA)
             air_below = cover * CP * rho / carried * _BELOW_LEAVES * t[FRICTION * LANES + j]
-            coupling = (1.0 - cover) / insulation + air_below
+            # no more than would bring the top layer to T* within the step, as it keeps its temperature meanwhile
+            water = c[LIQUID * BLOCK + i] * HEAT_OF_WATER + c[ICE * BLOCK + i] * HEAT_OF_ICE
+            most = (c[DRY_HEAT * BLOCK + i] + water) / dt
+            coupling = min((1.0 - cover) / insulation + air_below, most)
             inertia = t[HEAT_CAPACITY * LANES + j] / dt
             stiffness = inertia + 4.0 * (1.0 + cover) * emission + CP * rho + coupling
             rest = t[ABSORBED * LANES + j] - (1.0 + cover) * emission * kelvin + cover * emission_s

@@ -136,8 +136,10 @@ def _as(real: Any, value: Any) -> Any:
 
 def _refuse_hidden(module: ModuleType, name: str, function: FunctionType) -> None:
     """TypeError where the function takes a float or a function of ours from the module that it calls `name`."""
-    for before, after in pairwise(dis.get_instructions(function)):
-        if (before.opname, before.argval, after.opname) == ("LOAD_GLOBAL", name, "LOAD_ATTR"):
+    steps = (step for step in dis.get_instructions(function) if step.opname != "EXTENDED_ARG")
+    for before, after in pairwise(steps):
+        taken = after.opname in ("LOAD_ATTR", "LOAD_METHOD")
+        if taken and (before.opname, before.argval) == ("LOAD_GLOBAL", name):
             value = getattr(module, after.argval, None)
             if type(value) is float or _known(value):
                 found = f"{name}.{after.argval}"

@@ -150,8 +150,8 @@ def conduct(c):
         w3, o3 = _gained(c, 3, i)
         into, o0, o1, o2, o3 = h * c[GROUND_HEAT * BLOCK + i], o0 * t0, o1 * t1, o2 * t2, o3 * t3
         f0, f1, f2, f3 = down0 * t0 - up0 * t1, down1 * t1 - up1 * t2, down2 * t2 - up2 * t3, m3 * t3
-        a0, a1 = _apparent(c, 0, i) + max(w0, 0.0), _apparent(c, 1, i) + max(w1, 0.0)
-        a2, a3 = _apparent(c, 2, i) + max(w2, 0.0), _apparent(c, 3, i) + max(w3, 0.0)
+        a0, a1 = _apparent(c, 0, i) + w0, _apparent(c, 1, i) + w1
+        a2, a3 = _apparent(c, 2, i) + w2, _apparent(c, 3, i) + w3
 
         p0 = 1.0 / (a0 + down0)
         u0, y0 = up0 * p0, (into - f0 + o0 - w0 * t0) * p0

@@ -9,12 +9,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from infra.settings import Settings
+from infra.settings import ModelSettings, Settings
 
 
 def examine() -> list[dict[str, Any]]:
     """One row a check: check, state (ok, missing or note), needed, advice."""
-    home = Path(Settings().home).resolve()
+    settings = Settings()
+    home = Path(settings.home).resolve()
     free = shutil.disk_usage(_existing(home)).free / 2**30
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
@@ -50,7 +51,21 @@ def examine() -> list[dict[str, Any]]:
             False,
             f"{chromium or 'not found'}; only the browser tests and benchmarks use it",
         ),
+        _jules(settings.model),
     ]
+
+
+def _jules(model: ModelSettings) -> dict[str, Any]:
+    """Whether the JULES of the settings can be used; it is needed only by who chose it."""
+    from twin.jules import doctor
+
+    told = doctor(model.executable, model.namelists, model.version or None)
+    advice = " ".join(line.removeprefix("JULES: ") for line in told)
+    needed = model.kind == "jules"
+    if not model.executable and not model.namelists:
+        return _row("JULES", "missing" if needed else "note", needed, advice)
+    usable = model.executable and model.namelists and told[0].endswith(" starts")
+    return _row("JULES", "ok" if usable else "missing", needed, advice)
 
 
 def _row(check: str, state: str, needed: bool, advice: str) -> dict[str, Any]:

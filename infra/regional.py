@@ -1,23 +1,30 @@
-"""What a region starts from: its cells, its soils, and if it is simulated the reference its percentiles refer to."""
+"""What a region starts from: its cells, parameters, and if it is simulated the reference its percentiles refer to."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
+from urllib.parse import urljoin
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
+from infra import assets
 from infra import ingest as reading
+from infra.assets import Access
 from infra.settings import Region, region_grid
-from twin import climatology, state, synthetic
-from twin import parameters as pedotransfer
-from twin.errors import Rejected, SettingsError, Transient
+from twin import climatology, grid, state, synthetic
+from twin import parameters as tables
+from twin.errors import RangeError, Rejected, SettingsError, Transient
+from twin.parameters import TILES
 
 SPIN_UP_YEARS = 6  # before the reference years
 START = 0.3  # saturation before the spin-up: near what a desert keeps; wetter climates fill up within four years
 LOAM = {"sand": 0.40, "silt": 0.40, "clay": 0.20}  # USDA loam, near the centroid of its class
+VARIANTS = {"brooks-corey": "cosby", "van-genuchten": "toth-class"}  # pedotransfer that needs texture alone
+CLASSES, SHARES = "lccs_class", "land_cover_fraction"  # in a file of land cover: codes, or shares by class
 
 
 def cells(services: Any, region: Region, arrivals: Iterable[Mapping[str, Any]]) -> xr.Dataset | None:
@@ -49,20 +56,121 @@ def _seed(region: Region) -> int:
     return region.seed
 
 
-def parameters(found: xr.Dataset) -> xr.Dataset:
-    """Soil and vegetation parameters of the region's cells."""
-    return pedotransfer.from_texture(found["sand"], found["silt"], found["clay"])
+def parameters(
+    services: Any, region: Region, found: xr.Dataset, arrivals: Iterable[Mapping[str, Any]]
+) -> xr.Dataset | None:
+    """Parameters of the region's cells for the land model the settings choose; attribute `land_cover` says on what.
+
+    None if its land cover lies beside its source and nothing has arrived.
+    """
+    model, texture = services.settings.model, found[["sand", "silt", "clay"]]
+    if model.kind == "land-daily":
+        soil = tables.from_texture(found["sand"], found["silt"], found["clay"])
+        return soil.assign_attrs(land_cover="the reference grass")
+    if region.land_cover == "synthetic":
+        fraction, about = _simulated_cover(synthetic.climate(found, _seed(region))), "simulated land cover"
+    elif region.land_cover == "grass":
+        fraction = np.zeros((len(TILES), found.sizes["cell"]))
+        for name, share in (("c3_grass", 1.0 - region.c4_share), ("c4_grass", region.c4_share)):
+            fraction[TILES.index(name)] = share
+        about = f"grass everywhere ({region.c4_share:.0%} C4)"
+    else:
+        sources = sorted({arrival["source"] for arrival in arrivals})
+        if not sources:
+            return None
+        fraction = tables.from_land_cover(_land_cover(sources, region, found), region.c4_share).values
+        fraction, about = _without_ice(fraction, region), "land cover of ESA CCI"
+    return tables.assemble(texture, fraction, VARIANTS[model.retention]).assign_attrs(land_cover=about)
 
 
-def simulated_reference(services: Any, region: Region, found: xr.Dataset) -> tuple[xr.Dataset, xr.Dataset]:
+def _simulated_cover(place: synthetic.Climate) -> np.ndarray:
+    """Fractions of surface types (tile, cell) that a simulated climate would bear.
+
+    Woody plants cover what rain allows at most, 0.14 P − 14.2 % up to 80 % (Sankaran et al. 2005, Nature 438, 846);
+    the more of them are trees the closer P comes to forest. The rest is bare in deserts and grass elsewhere.
+    """
+    chance, amount, warmth = (place.tables[k].astype(np.float64).reshape(12, -1, place.rain.size) for k in range(3))
+    rain = (chance * amount).mean(axis=1) * (365.2425 / 12.0)
+    c4 = tables.c4_share(warmth.mean(axis=1), rain)
+    woody = np.clip(0.0014 * place.rain - 0.142, 0.0, 0.8)
+    trees = woody * np.minimum(place.rain / synthetic.FOREST, 1.0)
+    bare = (1.0 - woody) * np.exp(-place.rain / 200.0)
+    grass = 1.0 - woody - bare
+    cover = {"broadleaf_tree": trees, "shrub": woody - trees, "bare_soil": bare}
+    cover |= {"c3_grass": (1.0 - c4) * grass, "c4_grass": c4 * grass}
+    return np.stack([cover.get(name, np.zeros_like(grass)) for name in TILES])
+
+
+def _land_cover(sources: Iterable[str], region: Region, found: xr.Dataset) -> xr.DataArray:
+    """Share of each class of ESA CCI (lccs_class, cell) from the file beside the first source that has it.
+
+    The file holds `lccs_class`, the code of every pixel, or `land_cover_fraction` (lccs_class, …) with the codes as
+    coordinate. Cells without a pixel get their nearest neighbour's. Raises what opening the file does, SettingsError
+    for one that is not there or lacks these variables, RangeError where it has no value.
+    """
+    where, file, failed = f"land cover of region {region.name}", region.land_cover_file, None
+    for source in sources:
+        href = urljoin(source, file) if "://" in source else Path(source).absolute().with_name(file)
+        try:
+            path = assets.fetch(href, Access().with_source(source), where=where)
+        except Rejected as err:
+            failed = err
+            continue
+        lat, lon, half = found["lat"].values, found["lon"].values, found.attrs["resolution"] / 2.0
+        bbox = (lon.min() - half, lat.min() - half, lon.max() + half, lat.max() + half)
+        pixels = assets.open_dataset(path, only=(CLASSES, SHARES), bbox=bbox, where=where)
+        return _averaged(pixels, found, where, str(href))
+    raise SettingsError(where, expected=f"{file} beside a source", found=str(failed)) from failed
+
+
+def _averaged(pixels: xr.Dataset, found: xr.Dataset, where: str, href: str) -> xr.DataArray:
+    """Share of each class in every cell, (lccs_class, cell)."""
+    axes = [pixels.variables[name].dims if name in pixels.variables else () for name in ("lat", "lon")]
+    raster = axes[0] != axes[1]
+    space = (*axes[0], *axes[1]) if raster else axes[0]
+    dims = (CLASSES, *space) if SHARES in pixels else space
+    values = pixels.variables.get(SHARES, pixels.variables.get(CLASSES))
+    if () in axes or values is None or not set(dims) <= set(values.dims) or CLASSES not in pixels.variables:
+        held = ", ".join(pixels.attrs["all_variables"])
+        expected = f"latitudes, longitudes and {CLASSES}, or {SHARES} by {CLASSES}"
+        raise SettingsError(where, expected=expected, found=held, where=href)
+    matcher = grid.matcher(pixels["lat"].values, pixels["lon"].values, found, points=not raster)
+    values = values.squeeze([dim for dim in values.dims if dim not in dims]).transpose(*dims).values
+    if SHARES in pixels:
+        codes, layers = pixels[CLASSES].values.astype(int), iter(values)
+    else:
+        there = np.isfinite(values) & (values != 0)  # 0 is ESA CCI's "no data"
+        codes = np.unique(values[there]).astype(int)
+        layers = (np.where(there, np.float32(values == code), np.float32(np.nan)) for code in codes)
+    shares = [matcher.average(layer)[0] for layer in layers]
+    total = np.sum(shares, axis=0) if shares else np.full(found.sizes["cell"], np.nan)
+    known = total > 0.5
+    if not known.any():
+        raise RangeError(where, expected="a class for some cell", found="none", where=href)
+    nearest = grid.nearest_known(found["lat"].values, found["lon"].values, known)
+    return xr.DataArray(np.stack(shares)[:, nearest] / total[nearest], {CLASSES: codes}, (CLASSES, "cell"))
+
+
+def _without_ice(fraction: np.ndarray, region: Region) -> np.ndarray:
+    """The fractions without land ice, which has no soil to be dry; SettingsError where there is little else."""
+    ice = fraction[TILES.index("ice")]
+    if (ice > 0.5).any():
+        found = f"{int((ice > 0.5).sum())} cells, first cell {int(np.argmax(ice > 0.5))}"
+        raise SettingsError(f"land cover of region {region.name}", expected="no cell that is mostly ice", found=found)
+    return np.where(np.arange(len(TILES))[:, None] == TILES.index("ice"), 0.0, fraction / (1.0 - ice))
+
+
+def simulated_reference(
+    services: Any, region: Region, found: xr.Dataset, constants: xr.Dataset
+) -> tuple[xr.Dataset, xr.Dataset]:
     """The climatology of the simulated climate's reference years, and the state on the region's first day.
 
     The land model runs without a break from SPIN_UP_YEARS before the reference to the first day. Desert soil forgets
     its start within decades only, so all of it starts near a desert's equilibrium.
     """
-    climate, constants = synthetic.climate(found, _seed(region)), parameters(found)
+    climate = synthetic.climate(found, _seed(region))
     first, last = pd.Timestamp(region.reference_start).year, pd.Timestamp(region.reference_end).year
-    land = state.initial(constants, START)
+    land = state.initial(constants, START, climate.tables[2].mean(axis=0, dtype=np.float64))
     record = []
     years = range(first - SPIN_UP_YEARS, pd.Timestamp(region.start).year)
     for year, drivers in zip(years, synthetic.reference_forcing(climate, years), strict=True):

@@ -63,7 +63,56 @@ class ComputeSettings(Section):
 
 
 class ModelSettings(Section):
-    kind: str = Field(default="land", description="Land model: `land` is the embedded water balance.")
+    kind: str = Field(
+        default="land-daily",
+        description="Land model: `land-daily` (water, by the day), `land` (and energy, within the day) or `jules`.",
+    )
+    step: Literal["30min", "1h", "3h"] = Field(default="1h", description="Time step of `land`.")
+    precision: Literal["double", "single"] = Field(
+        default="double", description="Numbers the embedded models compute with; `single` takes half the time."
+    )
+    retention: Literal["brooks-corey", "van-genuchten"] = Field(
+        default="brooks-corey",
+        description="Soil water retention of `land`, or of the namelists of `jules`; soils are made for it.",
+    )
+    numerics: Literal["newton", "jules"] = Field(
+        default="newton", description="How `land` solves soil water: to convergence, or by JULES' one linear step."
+    )
+    runoff: Literal["none", "pdm"] = Field(
+        default="none", description="Saturation excess in `land`: of whole cells, or of the parts that are full (PDM)."
+    )
+    shower: float = Field(default=0.0, ge=0, le=1, description="Part of a cell that rain falls on in `land`; 0 is all.")
+    wind_height: float = Field(default=10.0, ge=0.5, le=200, description="Height of the wind `land` is given, m.")
+    air_height: float = Field(
+        default=2.0, ge=0.5, le=200, description="Height of the temperature and humidity `land` is given, m."
+    )
+    diffuse: float = Field(default=0.0, ge=0, le=1, description="Share of diffuse light in sunlight in `land`.")
+    executable: str = Field(default="", description="The `jules.exe` of `jules`: a path, or a name on the PATH.")
+    namelists: str = Field(default="", description="Folder of the namelist files (.nml) of `jules`.")
+    version: str = Field(default="", description="Version of `jules`, such as 5.2; empty: what its files tell.")
+    cells_per_process: int = Field(default=256, ge=1, description="Most cells of one process of `jules`.")
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The kind, and each choice its results depend on: what a region is prepared for."""
+        return {name: getattr(self, name) for name in ("kind", *_MATTERS.get(self.kind, ()))}
+
+
+_MATTERS = {
+    "land-daily": ("precision",),
+    "land": (
+        "step",
+        "precision",
+        "retention",
+        "numerics",
+        "runoff",
+        "shower",
+        "wind_height",
+        "air_height",
+        "diffuse",
+    ),
+    "jules": ("retention",),
+}
 
 
 class WatchSettings(Section):
@@ -147,6 +196,15 @@ class Region(BaseModel):
     reference_end: date = Field(description="Last day of the reference period.")
     soil: Literal["ancillary", "loam", "synthetic"] = Field(description="Where soil texture comes from.")
     soil_file: str = Field(default="", description="File beside the source's catalogue, for soil = ancillary.")
+    land_cover: Literal["grass", "synthetic", "ancillary"] = Field(
+        default="grass", description="Where surface types come from, for models that know them."
+    )
+    land_cover_file: str = Field(
+        default="", description="File beside the source's catalogue, for land_cover = ancillary: classes of ESA CCI."
+    )
+    c4_share: float = Field(
+        default=0.0, ge=0, le=1, description="Part of the grass that is C4, unless land_cover = synthetic."
+    )
     products: tuple[str, ...] = Field(description="Products the region takes.")
     simulated: bool = Field(False, description="Whether the data are simulated, and labelled so.")
     seed: int | None = Field(default=None, description="Seed of the simulated climate.")
@@ -159,6 +217,11 @@ class Region(BaseModel):
             raise ValueError(f"reference_end: expected after {self.reference_start}, found {self.reference_end}")
         if (self.soil == "ancillary") != bool(self.soil_file):
             raise ValueError(f"soil_file: expected with soil ancillary only, found {self.soil_file!r} and {self.soil}")
+        if (self.land_cover == "ancillary") != bool(self.land_cover_file):
+            found = f"{self.land_cover_file!r} and {self.land_cover}"
+            raise ValueError(f"land_cover_file: expected with land_cover ancillary only, found {found}")
+        if self.land_cover == "synthetic" and not self.simulated:
+            raise ValueError("land_cover: expected synthetic with simulated = true only, found simulated = false")
         if self.simulated and self.seed is None:
             raise ValueError("seed: expected with simulated = true, found none")
 

@@ -1,6 +1,6 @@
 """The store: one Icechunk repository holds every region's arrays and what was done to them, commit by commit.
 
-    /<region>                 attrs: origin, the first day of the time axis
+    /<region>                 attrs: origin, the first day of the time axis; model, what it was prepared for
         grid parameters climatology      replaced whole                             Draft.put
         forcing observations/<product>
         state drought                    (time, [layer,] cell), written by the day  Draft.write
@@ -197,6 +197,10 @@ class View:
         """The first day of the region's time axis."""
         return pd.Timestamp(self._group(region).attrs["origin"])
 
+    def model(self, region: str) -> dict[str, Any]:
+        """The kind and choices of the land model the region was prepared for; empty if that is not known."""
+        return dict(self._group(region).attrs.get("model", {}))
+
     def groups(self, region: str) -> list[str]:
         """Paths of the region's groups that hold arrays, the journal left out, sorted."""
         there = _walk_groups(self._group(region))
@@ -353,12 +357,13 @@ class Draft(View):
         super().__init__(store, session)
         self._appended: dict[str, list[dict[str, Any]]] = {}
 
-    def create(self, region: str, grid: xr.Dataset, origin: Any) -> None:
-        """Begin a region: its cells (lat, lon and what else is known of them) and the first day of its time axis."""
+    def create(self, region: str, grid: xr.Dataset, origin: Any, model: Mapping[str, Any] | None = None) -> None:
+        """Begin a region: its cells (lat, lon and what else is known of them), first day and, if told, land model."""
         if region in self._root:
             raise TwinError(f"region {region!r}", expected="a new name", found="it exists", where=self._store.url)
         first = str(pd.Timestamp(origin).date())
-        self._root.create_group(region, attributes={"origin": first, "cells": grid.sizes["cell"]})
+        told = {"model": dict(model)} if model else {}
+        self._root.create_group(region, attributes={"origin": first, "cells": grid.sizes["cell"], **told})
         self.put(region, "grid", grid)
 
     def put(self, region: str, group: str, dataset: xr.Dataset) -> None:
@@ -403,7 +408,8 @@ class Draft(View):
     def save_restart(self, region: str, day: Any, state: xr.Dataset) -> None:
         """Keep the model's exact state at the start of `day`: as the latest, and for good if a month begins.
 
-        Floats are kept as float64. A state older than the latest replaces nothing but its own month's.
+        Any dims and numbers are kept as they are; all states of a region have the same variables, else SettingsError.
+        A state older than the latest replaces nothing but its own month's.
         """
         at = self._day(region, day)
         self._not_before_origin("restart", at, day)
@@ -429,7 +435,7 @@ class Draft(View):
         for span in spans:  # months lie in their order, so what is too late is the end of them
             node["day"][span] = -1
             for _, array in _state(node):
-                array[span] = np.nan
+                array[span] = array.fill_value
 
     def append_journal(self, region: str, entry: Mapping[str, Any]) -> int:
         """Append one entry (JSON) to the region's journal; its number, also written into it as `seq`."""
@@ -504,25 +510,37 @@ class Draft(View):
 
     def _keep(self, node: Any, region: str, slot: int, at: int, state: xr.Dataset) -> None:
         """Put one state into a slot, growing the arrays to it."""
-        arrays = {str(name): array.transpose(..., "cell").variable for name, array in state.data_vars.items()}
+        arrays = {str(name): array.variable for name, array in state.data_vars.items()}
         for name, values in arrays.items():
-            self._cells(region, "restart", name, values.sizes["cell"])
-            if name not in node:
-                node.create_array(
-                    name,
-                    shape=(node["day"].shape[0], *values.shape),
-                    chunks=(1, *values.shape),
-                    dtype="f8",
-                    fill_value=np.nan,
-                    compressors=[_CODEC],
-                    dimension_names=("slot", *map(str, values.dims)),
-                    attributes=_attrs(name, values),
-                )
+            if "cell" in values.dims:
+                self._cells(region, "restart", name, values.sizes["cell"])
+        there = {name: (_dims(array)[1:], array.shape[1:], str(array.dtype)) for name, array in _state(node)}
+        found = {name: (tuple(map(str, v.dims)), v.shape, str(v.dtype)) for name, v in arrays.items()}
+        if there and there != found:
+            differ = sorted(name for name in there.keys() | found.keys() if there.get(name) != found.get(name))
+            raise SettingsError(
+                f"state of {region}",
+                expected=", ".join(f"{name} {there.get(name, 'absent')}" for name in differ),
+                found=", ".join(f"{name} {found.get(name, 'absent')}" for name in differ),
+                where=self._store.url,
+            )
+        for name in [] if there else sorted(arrays):
+            values = arrays[name]
+            node.create_array(
+                name,
+                shape=(node["day"].shape[0], *values.shape),
+                chunks=(1, *(max(size, 1) for size in values.shape)),
+                dtype=values.dtype,
+                fill_value=np.nan if values.dtype.kind == "f" else 0,
+                compressors=[_CODEC],
+                dimension_names=("slot", *map(str, values.dims)),
+                attributes=_attrs(name, values),
+            )
         for _, array in node.arrays():
             if array.shape[0] <= slot:
                 array.resize((slot + 1, *array.shape[1:]))
         for name, values in arrays.items():
-            node[name][slot] = values.values.astype("f8")
+            node[name][slot] = values.values
         node["day"][slot] = at
 
 

@@ -39,6 +39,14 @@ DAY = pd.Timedelta(days=1)
 SPIN_UP = 365 * DAY
 CONFLICT_TRIES = 8
 REQUIRED = tuple(row.name for row in with_role("forcing"))
+KEPT = (  # of what a land model tells of a day
+    "volume_fraction_of_condensed_water_in_soil",
+    "soil_temperature",
+    "canopy_water_amount",
+    "surface_snow_amount",
+    "water_evapotranspiration_flux",
+    "runoff_flux",
+)
 
 
 @dataclass(frozen=True)
@@ -92,19 +100,25 @@ def look(watcher: Watcher) -> Iterator[dict[str, Any]]:
 
 # ---------------------------------------------------------------------------------------------------------- prepare
 def prepare(services: Services, region: Region, arrivals: Sequence[Mapping[str, Any]] = ()) -> bool:
-    """Create the region in the store if it is not there: cells, soils, and the reference where it is simulated.
+    """Create the region in the store if it is not there: cells, parameters, and the reference where it is simulated.
 
     True when it is there afterwards; False when its cells come from its source and no item that shows them has arrived.
+    Raises SettingsError if it was prepared for another land model than the settings choose.
     """
-    if services.store.at().has(region.name, "grid"):
+    view = services.store.at()
+    if view.has(region.name, "grid"):
+        _check_model(view, region, services)
         return True
     cells = regional.cells(services, region, arrivals)
     if cells is None:
         return False
+    parameters = regional.parameters(services, region, cells, arrivals)
+    if parameters is None:
+        return False
     draft = services.store.draft()
-    draft.create(region.name, cells, region.start)
-    draft.put(region.name, "parameters", regional.parameters(cells))
-    reference = regional.simulated_reference(services, region, cells) if region.simulated else None
+    draft.create(region.name, cells, region.start, services.settings.model.identity)
+    draft.put(region.name, "parameters", parameters)
+    reference = regional.simulated_reference(services, region, cells, parameters) if region.simulated else None
     if reference is not None:
         quantiles, first_state = reference
         draft.put(region.name, "climatology", quantiles)
@@ -118,6 +132,16 @@ def prepare(services: Services, region: Region, arrivals: Sequence[Mapping[str, 
     except Conflict:
         return prepare(services, region, arrivals)
     return True
+
+
+def _check_model(view: View, region: Region, services: Services) -> None:
+    """Refuse a land model, or choices of it, other than the region's: states and reference would not be comparable."""
+    settings = services.settings.model
+    for name, kept in (view.model(region.name) or {"kind": "land-daily", "precision": "double"}).items():
+        chosen = getattr(settings, name)
+        if chosen != kept:
+            why = f"{region.name} was prepared with it; to use another, prepare it again under another TWIN_HOME"
+            raise SettingsError(f"TWIN_MODEL__{name.upper()}", expected=kept, found=chosen, where=why)
 
 
 # ----------------------------------------------------------------------------------------------------------- ingest
@@ -214,7 +238,7 @@ def _carry(
         land, diagnostics = services.model.run(land, drivers, parameters)
         keep = diagnostics.sel(time=slice(first, None))
         if keep.sizes["time"]:
-            draft.write(region.name, "state", keep[[name for name in keep if name in VARIABLES]].astype("float32"))
+            draft.write(region.name, "state", keep[[name for name in KEPT if name in keep]].astype("float32"))
         day = last + DAY
         draft.save_restart(region.name, day, land)
     return first, frontier
@@ -232,7 +256,8 @@ def _initial_state(
     if frontier < origin + SPIN_UP - DAY:
         return state.initial(parameters)
     year = _drivers(draft, region, origin, origin + SPIN_UP - DAY)
-    return state.spin_up(services.model, state.initial(parameters), year, parameters)
+    start = state.initial(parameters, temperature=year["air_temperature"].mean("time", dtype="float64"))
+    return state.spin_up(services.model, start, year, parameters)
 
 
 def _drivers(draft: View, region: Region, first: pd.Timestamp, last: pd.Timestamp) -> xr.Dataset:
@@ -346,7 +371,7 @@ def commit(
         draft = services.store.draft()
         change = refresh(draft, region, batch, services)
         summary = assess(draft, region, change)
-        _append(draft, region, **_entry(draft, region, batch, change, summary))
+        _append(draft, region, **_entry(draft, region, batch, change, summary, services))
         try:
             return draft.commit(_message(region, batch, summary))
         except Conflict:
@@ -361,8 +386,15 @@ def _still_new(ledger: Mapping[str, Any], batch: Batch) -> Batch:
     return Batch(granules, tuple(r for r in batch.refused if r["key"] not in ledger), batch.waiting, batch.known)
 
 
+def _made_with(view: View, region: Region, services: Services) -> str:
+    """Name and version of the land model, and on what land cover it runs."""
+    cover = view.dataset(region.name, "parameters").attrs.get("land_cover")
+    number = services.model.version.replace(" to ", "-")  # the last space parts name and version
+    return f"{services.model.name}{f' on {cover}' if cover else ''} {number}"
+
+
 def _entry(
-    draft: Draft, region: Region, batch: Batch, change: Change, summary: dict[str, Any] | None
+    draft: Draft, region: Region, batch: Batch, change: Change, summary: dict[str, Any] | None, services: Services
 ) -> dict[str, Any]:
     """The journal entry of one update: what it consumed, what it set aside, and the facts to announce."""
     consumed = [_record(granule) for granule in batch.granules]
@@ -382,7 +414,8 @@ def _entry(
         facts.append(fact(DROUGHT_UPDATED, region.name, f"{region.name}-drought", data))
     elif change.observations or change.forcing:
         facts.append(fact(OBSERVATIONS_INGESTED, region.name, region.name, {**about, **keys}))
-    return {"consumed": consumed, "quarantined": list(batch.refused), "release": summary, "events": facts}
+    release = summary and {**summary, "model": _made_with(draft, region, services)}
+    return {"consumed": consumed, "quarantined": list(batch.refused), "release": release, "events": facts}
 
 
 def _append(draft: Draft, region: Region, **fields: Any) -> None:
@@ -432,9 +465,11 @@ def announce(services: Services, region: Region) -> int:
 def release_of(services: Services, region: Region, entry: Mapping[str, Any]) -> dict[str, Any]:
     """Everything an item says about one release, as plain data; its picture is drawn and kept beside the store."""
     snapshot = services.store.snapshot_of(region.name, entry["seq"])
-    pictures = services.settings.home / "quicklooks"
-    look = quicklook.keep(services.store.at(snapshot), region.name, f"{region.name}-r{entry['seq']}", pictures)
+    view, pictures = services.store.at(snapshot), services.settings.home / "quicklooks"
+    look = quicklook.keep(view, region.name, f"{region.name}-r{entry['seq']}", pictures)
+    written = [str(name) for group in ("drought", "state") for name in view.dataset(region.name, group).data_vars]
     return {
+        "model": _made_with(view, region, services),  # of entries that do not say it
         **entry["release"],
         "region": region.name,
         "title": region.title,
@@ -450,10 +485,7 @@ def release_of(services: Services, region: Region, entry: Mapping[str, Any]) -> 
         "store": _absolute(services.store.url),
         "layers": list(LAYERS),
         "sources": [{"key": r["key"], "id": r["id"], "href": _absolute(r["href"])} for r in entry["consumed"]],
-        "model": f"{services.model.name} {services.model.version}",
-        "variables": {
-            row.name: {**row.attrs, "dims": row.dims} for row in (*with_role("drought"), *with_role("state"))
-        },
+        "variables": {name: {**VARIABLES[name].attrs, "dims": VARIABLES[name].dims} for name in written},
     }
 
 

@@ -139,14 +139,56 @@ def _log_bus(settings: Settings) -> EventBus:
     return LogBus(settings.bus.url or settings.home / "events.sqlite")
 
 
-def _land(settings: Settings) -> LandModel:
+def _land_daily(settings: Settings) -> LandModel:
     from twin.land import LandDaily  # compiled on import
 
-    return LandDaily()
+    return LandDaily(precision=settings.model.precision)
+
+
+def _land(settings: Settings) -> LandModel:
+    from twin.land import Land
+
+    chosen = settings.model
+    return Land(
+        chosen.step,
+        precision=chosen.precision,
+        retention=chosen.retention,
+        numerics=chosen.numerics,
+        runoff=chosen.runoff,
+        shower=chosen.shower,
+        wind_height=chosen.wind_height,
+        air_height=chosen.air_height,
+        diffuse=chosen.diffuse,
+        fluxes=("water_evapotranspiration_flux",),  # the one that is kept, besides runoff
+    )
+
+
+def _jules(settings: Settings) -> LandModel:
+    from twin.jules import Jules
+
+    chosen, runs = settings.model, settings.home / "jules"
+    for name, expected in (("executable", "jules.exe"), ("namelists", "the folder of its .nml files")):
+        if not getattr(chosen, name):
+            expected = f"{expected}, see `twin doctor`"
+            raise SettingsError(f"TWIN_MODEL__{name.upper()}", expected=expected, found="nothing", where="environment")
+    try:
+        return Jules(
+            chosen.executable,
+            chosen.namelists,
+            runs,
+            cells_per_process=chosen.cells_per_process,
+            version=chosen.version or None,
+            map=compute.mapper(settings),
+        )
+    except SettingsError as err:
+        told = {"JULES executable": "EXECUTABLE", "JULES version": "VERSION"}.get(err.what, "NAMELISTS")
+        where = err.where.replace("pass version=", "set TWIN_MODEL__VERSION")
+        what = f"TWIN_MODEL__{told}: {err.what}"
+        raise SettingsError(what, expected=err.expected, found=err.found, where=where) from err
 
 
 BUSES: Mapping[str, Callable[[Settings], EventBus]] = {"log": _log_bus}
-MODELS: Mapping[str, Callable[[Settings], LandModel]] = {"land": _land}
+MODELS: Mapping[str, Callable[[Settings], LandModel]] = {"land-daily": _land_daily, "land": _land, "jules": _jules}
 
 
 def _of_kind(section: str, kind: str, kinds: Mapping[str, Callable]) -> Callable[[Settings], Any]:

@@ -47,10 +47,9 @@ class Flag:
 
 @dataclass(frozen=True)
 class Derived:
-    """`variable` made of the variables `of` by the recipe `how`, where the files do not hold it."""
+    """`variable` made of the variables `of`, or of what the twin knows itself, where the files do not hold it."""
 
     variable: str
-    how: str  # 'hypot', 'sum' or 'standard_atmosphere'
     of: tuple[str, ...] = ()
 
 
@@ -111,7 +110,7 @@ _FORCING = (_RAIN, _TEMPERATURE, _HUMID, _WIND, _PRESSURE, _SUN, _THERMAL)
 _MOISTURE = "surface_soil_moisture"
 
 # No provider below sends surface pressure with every file, and the twin needs it only for the psychrometric constant.
-_NO_PRESSURE = Derived(_PRESSURE, "standard_atmosphere")
+_NO_PRESSURE = Derived(_PRESSURE)
 
 
 # Merged satellite soil moisture as TU Wien publishes it for C3S and ESA CCI: one file a day for the 24 hours centred on
@@ -161,7 +160,7 @@ PRODUCTS: tuple[Product, ...] = (
         ),
         provides=_FORCING,
         # of daily mean components: a lower bound of the day's mean speed
-        derived=(Derived(_WIND, "hypot", ("eastward_wind", "northward_wind")), _NO_PRESSURE),
+        derived=(Derived(_WIND, ("eastward_wind", "northward_wind")), _NO_PRESSURE),
     ),
     _merged("c3s-soil-moisture", "C3S soil moisture, daily"),
     _merged("esacci-soil-moisture", "ESA CCI soil moisture, daily"),
@@ -183,7 +182,7 @@ PRODUCTS: tuple[Product, ...] = (
         ),
         provides=_FORCING,
         step="1h",
-        derived=(Derived(_RAIN, "sum", ("rainfall_flux", "snowfall_flux")), _NO_PRESSURE),
+        derived=(Derived(_RAIN, ("rainfall_flux", "snowfall_flux")), _NO_PRESSURE),
     ),
     Product(
         id="simulated-forcing",

@@ -17,8 +17,9 @@ import pandas as pd
 import xarray as xr
 
 from twin import checks
-from twin.errors import RangeError, SettingsError, TimeError, UnitsError, VariableError
+from twin.errors import RangeError, SettingsError, TimeError, VariableError
 from twin.grid import nearest_known
+from twin.inputs import check_optional
 from twin.land import weather
 from twin.variables import VARIABLES, with_role
 
@@ -28,7 +29,6 @@ LONGEST = np.timedelta64(
 )  # step of an energy balance; with 24 h it diverges, with 6 h it loses a tenth of its ET
 PHASES = ("rainfall_flux", "snowfall_flux")
 _WINDS, _AIR, _PRESSURE = ("eastward_wind", "northward_wind"), "air_temperature", "surface_air_pressure"
-_OPTIONAL = {"snowfall_flux": ("kg m-2 s-1", 0.02), "air_temperature_range": ("K", 60.0)}  # unit, largest value
 _WATER_TO_AIR = 0.622  # molecular weight of water over that of dry air
 _FREEZING = 273.15  # K
 _LATENT_HEAT = 2.45e6  # J kg-1, as in Allen et al. (1998)
@@ -196,10 +196,9 @@ def disaggregate(daily: xr.Dataset, step: np.timedelta64 | str) -> xr.Dataset:
     days = times.astype("datetime64[D]")
     if (times != days).any() or (np.diff(days) <= np.timedelta64(0, "D")).any():
         raise TimeError("time of the daily forcing", expected="rising days, each at 00:00 UTC", found=str(times[:2]))
+    check_optional(daily)
     values = np.full((weather.DAILY, *(daily.sizes[dim] for dim in ("time", "cell"))), np.nan)
     for row, name in enumerate(weather.DAILY_ROWS):
-        if name in _OPTIONAL:
-            _check_optional(daily, name)
         if name in daily:
             values[row] = daily[name].transpose("time", "cell").values
     lat, lon = (np.asarray(daily[name].values, np.float64) for name in ("lat", "lon"))
@@ -227,19 +226,6 @@ def attributes(name: str) -> dict[str, str]:
     if name in VARIABLES:
         return VARIABLES[name].attrs
     return {"standard_name": name, "units": "kg m-2 s-1", "long_name": name.removesuffix("_flux")}
-
-
-def _check_optional(daily: xr.Dataset, name: str) -> None:
-    """Unit and range of a variable that may be missing, all or in part."""
-    if name not in daily:
-        return
-    (units, most), where = _OPTIONAL[name], "daily forcing"
-    if daily[name].attrs.get("units") != units:
-        raise UnitsError(f"'{name}'", expected=units, found=repr(daily[name].attrs.get("units")), where=where)
-    values = daily[name].values
-    wrong = (values < 0.0) | (values > most)
-    if wrong.any():
-        raise RangeError(f"'{name}'", expected=f"0 to {most:g} {units}", found=f"{values[wrong][0]:g}", where=where)
 
 
 def fill_nearest(ds: xr.Dataset) -> xr.Dataset:

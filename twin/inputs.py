@@ -28,6 +28,9 @@ WEATHER = (
 SOIL = ("b", "psi_s", "K_s", "theta_s", "theta_c", "theta_w", "heat_capacity", "heat_conductivity", "soil_albedo")
 LONGEST = 10800  # s, longest step of forcing an energy balance can be driven by
 DAY = 86400  # s
+DEEPEST = 100.0  # m, deepest water table taken as one
+# what daily forcing may also have, NaN where it is not known: unit, largest value
+OPTIONAL = {SNOWFALL: ("kg m-2 s-1", 0.02), "air_temperature_range": ("K", 60.0)}
 _BRIGHTEST, _WETTEST = 1500.0, 0.05  # W m-2, kg m-2 s-1: limits of a step, which are wider than those of a day
 
 
@@ -55,7 +58,24 @@ def check_forcing(forcing: xr.Dataset, *, daily: bool = False) -> int:
         if step < DAY:
             most = _BRIGHTEST if name == SUNLIGHT else _WETTEST if row.units == "kg m-2 s-1" else most
         check_values(name, variable.values, row.valid_min, most, "forcing")
+    if step == DAY:
+        check_optional(forcing)
     return step
+
+
+def check_optional(daily: xr.Dataset) -> None:
+    """Units and ranges of what daily forcing may also have, where it is known (OPTIONAL)."""
+    for name, (units, most) in OPTIONAL.items():
+        if name not in daily:
+            continue
+        found = daily[name].attrs.get("units")
+        if found != units:
+            raise UnitsError(f"'{name}'", expected=units, found=repr(found), where="daily forcing")
+        values = daily[name].values
+        wrong = (values < 0.0) | (values > most)
+        if wrong.any():
+            expected, value = f"0 to {most:g} {units}", f"{values[wrong][0]:g}"
+            raise RangeError(f"'{name}'", expected=expected, found=value, where="daily forcing")
 
 
 def _step(times: np.ndarray, daily: bool) -> int:
@@ -80,14 +100,15 @@ def check_parameters(parameters: xr.Dataset, forcing: xr.Dataset) -> xr.Dataset:
     lat and lon may come with the forcing. Raises VariableError and RangeError for what is missing or impossible.
     """
     cells = forcing.sizes["cell"]
+    if cells == 0:
+        raise VariableError("cells", expected="at least one", found="none", where="forcing")
     checks.check_present(parameters, (*SOIL, "tile_fraction"), "parameters")
     fractions = parameters["tile_fraction"]
     if "tile" not in fractions.dims or fractions.sizes["tile"] != len(TILES):
         raise VariableError(
             "'tile_fraction'", expected=f"dims (tile, cell), tiles {', '.join(TILES)}", found=fractions.dims
         )
-    if "tile" in fractions.coords and tuple(fractions["tile"].values) != TILES:
-        raise VariableError("tiles", expected=TILES, found=tuple(fractions["tile"].values), where="parameters")
+    _check_tiles(fractions, "parameters")
     ready = xr.Dataset(coords={name: ("cell", _places(name, forcing, parameters)) for name in ("lat", "lon")})
     fraction = shaped(parameters, "tile_fraction", ("tile", "cell"), (len(TILES), cells))
     check_values("tile_fraction", fraction, 0.0, 1.0, "parameters")
@@ -105,9 +126,19 @@ def check_parameters(parameters: xr.Dataset, forcing: xr.Dataset) -> xr.Dataset:
     for name in SOIL:
         dims, shape = (("cell",), (cells,)) if name == "soil_albedo" else (("layer", "cell"), (len(LAYERS), cells))
         values = shaped(parameters, name, dims, shape)
-        check_values(name, values, 0.0, np.inf, "parameters")
+        check_values(name, values, 0.0, 1.0 if name in ("soil_albedo", "theta_s") else np.inf, "parameters")
         ready[name] = dims, np.where(ice == 1.0, 0.0, values) if name == "theta_s" else values
+    wrong = (ready["theta_c"].values > ready["theta_s"].values) & (ready["theta_s"].values > 0.0)
+    if wrong.any():
+        at = tuple(int(i) for i in np.argwhere(wrong)[0])
+        found, most = ready["theta_c"].values[at], ready["theta_s"].values[at]
+        raise RangeError("theta_c", expected=f"at most theta_s, {most:g}", found=f"{found:g}", where=f"cell {at[-1]}")
     return ready
+
+
+def _check_tiles(values: xr.DataArray | xr.Dataset, where: str) -> None:
+    if "tile" in values.coords and tuple(values["tile"].values) != TILES:
+        raise VariableError("tiles", expected=TILES, found=tuple(values["tile"].values), where=where)
 
 
 def check_state(
@@ -120,6 +151,7 @@ def check_state(
     """
     cells, tiles = forcing.sizes["cell"], len(TILES)
     checks.check_present(state, (THETA, CANOPY, SNOW), "state")
+    _check_tiles(state, "state")
     ready = xr.Dataset(coords=parameters.coords)
     theta = shaped(state, THETA, ("layer", "cell"), (len(LAYERS), cells))
     check_values(THETA, theta, 0.0, 1.0, "state")
@@ -136,12 +168,15 @@ def check_state(
         values = shaped(state, name, dims, (size, cells)) if name in state else np.broadcast_to(air, (size, cells))
         check_values(name, values, 150.0, 400.0, "state")
         ready[name] = dims, values
+    for name, most in ((WATER_TABLE, DEEPEST), (DEEP, 1.0)):
+        if name in keep and name in state:
+            check_values(name, shaped(state, name, ("cell",), (cells,)), 0.0, most, "state")
     return ready.assign({name: state[name].variable for name in keep if name in state})
 
 
 def shaped(ds: xr.Dataset, name: str, dims: tuple[str, ...], shape: tuple[int, ...]) -> np.ndarray:
     """A variable as float64 of `dims` and `shape`; the same in every layer or tile where it has none."""
-    found = ds[name].transpose(*dims, missing_dims="ignore")
+    found = ds[name] if set(ds[name].dims) - set(dims) else ds[name].transpose(*dims, missing_dims="ignore")
     if found.dims not in (dims, dims[-1:]) or found.shape not in (shape, shape[-1:]):
         raise VariableError(f"'{name}'", expected=f"{dims} {shape}", found=f"{found.dims} {found.shape}")
     return np.broadcast_to(found.values.astype(np.float64), shape)

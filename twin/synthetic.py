@@ -23,6 +23,7 @@ import pandas as pd
 import xarray as xr
 
 from twin.land.compiled import compiled
+from twin.land.weather import mix
 from twin.model import LandModel
 from twin.variables import VARIABLES
 
@@ -35,20 +36,12 @@ KM = 111.2  # per degree
 
 # --- reproducible noise ---------------------------------------------------------------------------------------------
 @compiled
-def _mix(x):
-    """SplitMix64's finalizer (Steele et al. 2014): 64 bits in, 64 well mixed bits out."""
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
-
-
-@compiled
 def _uniform(seed, stream, n, m):
     """One number in (0, 1) for the counter (seed, stream, n, m)."""
-    x = _mix(np.uint64(seed) + np.uint64(0x9E3779B97F4A7C15))
-    x = _mix(x + np.uint64(stream) * np.uint64(0xD1B54A32D192ED03))
-    x = _mix(x + np.uint64(n) * np.uint64(0x9E3779B97F4A7C15))
-    x = _mix(x + np.uint64(m) * np.uint64(0x8CB92BA72F3D8DD7))
+    x = mix(np.uint64(seed) + np.uint64(0x9E3779B97F4A7C15))
+    x = mix(x + np.uint64(stream) * np.uint64(0xD1B54A32D192ED03))
+    x = mix(x + np.uint64(n) * np.uint64(0x9E3779B97F4A7C15))
+    x = mix(x + np.uint64(m) * np.uint64(0x8CB92BA72F3D8DD7))
     return (float(x >> np.uint64(11)) + 0.5) / 9007199254740992.0
 
 

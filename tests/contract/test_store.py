@@ -168,6 +168,66 @@ def test_restarts_are_exact_and_the_newest_before_a_day(store):
     assert draft.restart("demo", before="2020-02-10")[0] == pd.Timestamp("2020-01-01")
 
 
+def any_state() -> xr.Dataset:
+    """What some land model may want to go on from: surface types, its own dims, whole and half precision, no cells."""
+    rng = np.random.default_rng(3)
+    return xr.Dataset(
+        {
+            SOIL: (("layer", "cell"), rng.random((4, CELLS))),
+            "surface_temperature": (("tile", "cell"), rng.normal(280.0, 9.0, (9, CELLS))),
+            "jules_snow": (("tile", "jules_level", "cell"), rng.random((9, 3, CELLS)).astype("f4")),
+            "jules_layers": (("tile", "cell"), rng.integers(-3, 4, (9, CELLS)).astype("i4")),
+            "jules_first": (("cell", "jules_pool"), rng.random((CELLS, 2))),
+            "jules_count": ((), np.int64(2**60 + 1)),
+            "odd": ("cell", np.where(np.arange(CELLS) % 2, np.nan, -0.0)),
+        }
+    )
+
+
+def test_a_restart_is_the_models_state_bit_for_bit(store):
+    state = any_state()
+    draft = store.draft()
+    draft.save_restart("demo", "2020-02-01", state)
+    draft.save_restart("demo", "2020-02-03", state * 2)
+    draft.commit("restarts")
+    for before, expected in (("2020-02-01", state), (None, state * 2)):
+        _, found = store.at().restart("demo", before=before)
+        assert set(found.data_vars) == set(expected.data_vars)
+        for name, values in expected.data_vars.items():
+            assert (found[name].dims, found[name].dtype) == (values.dims, values.dtype), name
+            assert found[name].values.tobytes() == values.values.tobytes(), name
+    draft = store.draft()
+    draft.drop_restarts("demo", after=ORIGIN)
+    assert draft.restart("demo") is None
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        (any_state().drop_vars("odd"), r"state of demo: expected odd \(\('cell',\), \(700,\), .*found odd absent"),
+        (
+            any_state().assign(jules_layers=any_state()["jules_layers"].astype("i8")),
+            "expected jules_layers .*int32.*, found .*int64",
+        ),
+        (any_state().isel(jules_level=slice(0, 2)), r"jules_snow .*9, 3, 700.* found .*9, 2, 700"),
+    ],
+    ids=["fewer", "other types", "other dims"],
+)
+def test_a_state_of_another_model_is_refused(store, other, message):
+    draft = store.draft()
+    draft.save_restart("demo", "2020-02-01", any_state())
+    with pytest.raises(SettingsError, match=message):
+        draft.save_restart("demo", "2020-03-01", other)
+
+
+def test_a_region_knows_the_land_model_it_was_prepared_for(store):
+    model = {"kind": "land", "step": "1h", "shower": 0.3}
+    draft = store.draft()
+    draft.create("other", grid(), ORIGIN, model)
+    draft.commit("create")
+    assert store.at().model("other") == model and store.at().model("demo") == {}
+
+
 @pytest.mark.parametrize(
     "wrong, error, message",
     [

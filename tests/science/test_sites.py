@@ -14,12 +14,12 @@ import pytest
 import xarray as xr
 
 from twin import forcing, parameters, state
-from twin.land import LandDaily
+from twin.land import Land, LandDaily
 from twin.model import LandModel
 
 from .sites import Site, kansas, manhattan, sunlight_above, thermal, towers, united_kingdom
 
-THETA, ET, RUNOFF = state.THETA, "water_evapotranspiration_flux", "runoff_flux"
+THETA, SNOW, ET, RUNOFF = state.THETA, state.SNOW, "water_evapotranspiration_flux", "runoff_flux"
 RAIN, AIR, HUMIDITY, PRESSURE = "precipitation_flux", "air_temperature", "specific_humidity", "surface_air_pressure"
 THERMAL = "surface_downwelling_longwave_flux_in_air"
 SITES = ("AU-ASM", "BW-Ma1", "ES-ES1", "FR-Pue", "IT-Cpz", "NL-Loo", "UK-Gri", "US-Johnson", "US-Manhattan", "UK")
@@ -28,15 +28,37 @@ UNFROZEN = ("AU-ASM", "BW-Ma1", "ES-ES1", "IT-Cpz")  # no day's mean is below 27
 
 @dataclass(frozen=True)
 class Case:
-    """A model, what its parameters are made of texture by, and whether it takes steps shorter than a day."""
+    """A model, what its parameters are made of texture by, whether it is given steps shorter than a day where there are
+    some, and to what its water closes in a year, kg m-2: 1e-9 for each of 8,760 hours, or float32's last bits."""
 
     name: str
     model: LandModel
     parameters: Callable[..., xr.Dataset]
     hourly: bool = False
+    closes: float = 1e-5
+
+    def __str__(self) -> str:
+        return self.name
 
 
-CASES = (Case("land-daily", LandDaily(), parameters.from_texture),)
+def mixed(sand: np.ndarray, silt: np.ndarray, clay: np.ndarray) -> xr.Dataset:
+    """Parameters of Land: half grass, a fifth trees, a fifth shrubs, the rest bare."""
+    texture = xr.Dataset({name: ("cell", part) for name, part in (("sand", sand), ("silt", silt), ("clay", clay))})
+    shares = {"broadleaf_tree": 0.2, "c3_grass": 0.5, "shrub": 0.2, "bare_soil": 0.1}
+    return parameters.assemble(texture, [[shares.get(tile, 0.0)] * sand.size for tile in parameters.TILES])
+
+
+def unhindered(sand: np.ndarray, silt: np.ndarray, clay: np.ndarray) -> xr.Dataset:
+    """The same with leaves that neither heat nor dry air closes."""
+    table = parameters.tile_parameters()
+    return mixed(sand, silt, clay).assign(dq_crit=0.0 * table["dq_crit"] + 10.0, T_upp=table["T_upp"] + 25.0)
+
+
+CASES = (
+    Case("land-daily", LandDaily(), parameters.from_texture),
+    Case("land", Land(), mixed, hourly=True),
+    Case("land-3h-single", Land("3h", precision="single"), mixed, closes=0.05),
+)
 
 
 @dataclass(frozen=True)
@@ -86,7 +108,7 @@ def places(real_data) -> dict[str, Site]:
     return {site.name: site for site in found}
 
 
-@pytest.fixture(scope="module", params=CASES, ids=lambda case: case.name)
+@pytest.fixture(scope="module", params=CASES, ids=str)
 def case(request) -> Case:
     return request.param
 
@@ -113,12 +135,12 @@ def amount(flux: xr.DataArray) -> np.ndarray:
 
 @pytest.mark.real_data
 def test_every_years_water_adds_up(run, capsys):
-    """P − ET − runoff is what is stored, every year and cell to 1e-5 kg m-2: 1e-9 for each of 8,760 hours."""
+    """P − ET − runoff is what is stored, in every year and cell."""
     budget = []
     for year in run.years:
         p, e, r = amount(year.weather[RAIN]), amount(year.series[ET]), amount(year.series[RUNOFF])
-        stored = (state.water(year.end) - state.water(year.start)).values
-        assert np.abs(p - e - r - stored).max() < 1e-5, year.number
+        stored = (state.water(year.end, run.soil) - state.water(year.start, run.soil)).values
+        assert np.abs(p - e - r - stored).max() < run.case.closes, year.number
         budget.append([np.split(x, 3)[0].mean() for x in (p, e, r, stored)])
     p, e, r, stored = np.mean(budget, axis=0)
     with capsys.disabled():
@@ -129,14 +151,16 @@ def test_every_years_water_adds_up(run, capsys):
 
 @pytest.mark.real_data
 def test_every_step_is_possible(run):
-    """Between empty and full pores; dew of at most 2 kg m-2 and evaporation of at most 15 kg m-2 in a day."""
+    """Between empty and full pores; evaporation of at most 15 kg m-2 in a day, dew of 2, or 6 and frost onto snow."""
     for year in run.years:
         theta = year.series[THETA].transpose("time", "layer", "cell").values
         assert np.isfinite(theta).all() and theta.min() > 0.0, year.number
         pores = np.broadcast_to(run.soil["theta_s"].values, theta.shape[1:])
-        assert (theta <= pores * (1.0 + 1e-12)).all(), year.number
+        assert (theta <= pores * (1.0 + 10.0 * np.finfo(theta.dtype).eps)).all(), year.number
         days = 86400.0 * year.series[ET].resample(time="1D").mean().values
-        assert days.min() > -2.0 and days.max() < 15.0, year.number
+        white = year.series[SNOW].resample(time="1D").max().values > 0.0
+        assert days.min() > -6.0 and days.max() < 15.0, year.number
+        assert (days[1:][~white[1:] & ~white[:-1]] > -2.0).all(), year.number
         assert year.series[RUNOFF].values.min() >= 0.0, year.number
 
 
@@ -148,12 +172,23 @@ def test_more_rain_never_dries_a_layers_year(run):
 
 
 @pytest.mark.real_data
+@pytest.mark.parametrize("case", [CASES[0], Case("land-unhindered", Land(), unhindered)], indirect=True, ids=str)
 @pytest.mark.parametrize("run", UNFROZEN, indirect=True)
 def test_warmth_never_wets_a_layers_year(run):
     """Where nothing freezes, warmer air of the same relative humidity asks for more water; tolerance as for rain."""
     assert min(float(year.weather[AIR].resample(time="1D").mean().min()) for year in run.years) > 274.0
     gained = run.soil_moisture(2) - run.soil_moisture(0)
     assert gained.max() < 1e-4 and gained.mean() < 0.0
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize("case", CASES[1:], indirect=True, ids=str)
+@pytest.mark.parametrize("run", UNFROZEN, indirect=True)
+def test_leaves_that_close_in_heat_save_little_water(run):
+    """Leaves close in drier air and above their best temperature (Clark et al. 2011), so that +2 K may save water in
+    the desert: at most 0.0025 m3 m-3 in any layer's year, while the top layer, bare in part, dries."""
+    gained = run.soil_moisture(2) - run.soil_moisture(0)
+    assert gained.max() < 2.5e-3 and gained[:, 0].max() < 0.0
 
 
 @pytest.mark.real_data

@@ -55,7 +55,10 @@ def clear(lat: list[float], lon: list[float], numbers: list[int], steps: int = 4
 
 
 def saturated(air: np.ndarray, pressure: np.ndarray) -> np.ndarray:
-    return forcing.specific_humidity(forcing.saturation_vapour_pressure(air), pressure)
+    celsius = air - 273.15
+    over_ice = 610.8 * np.exp(21.875 * celsius / (celsius + 265.5))  # Murray (1967)
+    vapour = np.where(celsius < 0.0, over_ice, forcing.saturation_vapour_pressure(air))
+    return forcing.specific_humidity(vapour, pressure)
 
 
 # --- functions ------------------------------------------------------------------------------------------------------

@@ -21,6 +21,38 @@ from twin.variables import LAYERS
 
 OPEN_WATER = 1e5  # surface conductance, m s-1, from which a type is open water that the soil does not feel
 
+NEAREST = 1.0  # least logarithm of height over roughness for heat
+LOWEST = 0.01  # m, of a canopy: where nothing grows, a product says 0
+# what is refused outside: no plant or surface has it, or a formula has no value there
+POSSIBLE = {
+    "leaf_area_index": (0.0, 20.0),
+    "canopy_height": (0.0, 120.0),
+    "roughness_length": (0.0, 10.0),
+    "thermal_roughness_ratio": (1e-6, 10.0),
+    "albedo": (0.0, 1.0),
+    "albedo_snow_leafless": (0.0, 1.0),
+    "albedo_snow_leafy": (0.0, 1.0),
+    "emissivity": (0.5, 1.0),
+    "k_ext": (0.0, 5.0),
+    "omega": (0.0, 0.99),
+    "alpha_par": (0.0, 0.99),
+    "f0": (0.0, 0.99),
+    "dq_crit": (1e-4, 1.0),
+    "f_d": (0.0, 1.0),
+    "n_l0": (0.0, 1.0),
+    "n_eff": (0.0, 1.0),
+    "alpha": (0.0, 1.0),
+    "c4": (0.0, 1.0),
+    "root_depth": (1e-3, 100.0),
+    "infiltration_factor": (0.0, 1e3),
+    "water_capacity": (0.0, 50.0),
+    "water_capacity_per_leaf": (0.0, 10.0),
+    "surface_conductance": (0.0, np.inf),
+    "snow_conductance": (0.0, np.inf),
+    "g_min": (0.0, 1.0),
+    "heat_capacity_of_surface": (0.0, np.inf),
+}
+
 BARE, ICE = TILES.index("bare_soil"), TILES.index("ice")
 SOIL_ROWS = (
     soil.B, soil.PSI, soil.K, soil.M, rows.CRITICAL, rows.WILTING, rows.DRY_HEAT, rows.DRY_LAMBDA, rows.WET_LAMBDA
@@ -67,25 +99,35 @@ def complete(ready: xr.Dataset, parameters: xr.Dataset) -> xr.Dataset:
     parameters   what was given: its variables with the name of one in the table take that one's place
     Raises VariableError for wrong dims, RangeError for land ice or numbers that are not finite or not possible.
     """
+    fraction = ready["tile_fraction"].values
+    if (fraction[ICE] > 0.0).any():
+        where = f"cell {int(np.argmax(fraction[ICE]))}"
+        raise RangeError("tile_fraction of ice", expected="0, as there is no land ice", found="more", where=where)
     for name in ("b", "psi_s", "K_s", "theta_s", "theta_c", "heat_capacity", "heat_conductivity"):
         _positive(name, ready[name].values - (ready["theta_w"].values if name == "theta_c" else 0.0))
-    ice = ready["tile_fraction"].values[ICE] > 0.0
-    if ice.any():
-        where = f"cell {int(np.argmax(ice))}"
-        raise RangeError("tile_fraction of ice", expected="0, as there is no land ice", found="more", where=where)
-    table, there = tile_parameters(), ready["tile_fraction"].values > 0.0
     given = {}
-    for name, default in ((str(name), default) for name, default in table.data_vars.items()):
+    for name, default in ((str(name), default) for name, default in tile_parameters().data_vars.items()):
         variable = parameters.get(name, default)
-        if variable.dims not in (("tile",), ("tile", "cell"), ("month", "tile", "cell")):
-            raise VariableError(f"parameter '{name}'", expected="dims (tile) or (tile, cell)", found=variable.dims)
-        if name in parameters and "cell" in variable.dims:
-            wrong = there & ~np.isfinite(variable.values) & np.isfinite(default.values)[:, None]
-            if wrong.any():
-                where = f"cell {int(np.argwhere(wrong)[0][-1])}"
-                raise RangeError(f"parameter '{name}'", expected="finite", found="nan or infinite", where=where)
+        months = variable.sizes.get("month", 12)
+        if variable.dims not in (("tile",), ("tile", "cell"), ("month", "tile", "cell")) or months != 12:
+            expected, found = "dims (tile), (tile, cell) or (month, tile, cell), 12 months", dict(variable.sizes)
+            raise VariableError(f"parameter '{name}'", expected=expected, found=found)
+        if name in parameters:
+            _possible(name, variable, (fraction > 0.0) & np.isfinite(default.values)[:, None])
         given[name] = variable.variable
     return ready.assign(given)
+
+
+def _possible(name: str, variable: xr.DataArray, needed: np.ndarray) -> None:
+    """RangeError unless finite and within POSSIBLE wherever the type is there and the parameter means something."""
+    values = variable.values if "cell" in variable.dims else variable.values[:, None]
+    low, high = POSSIBLE.get(name, (-np.inf, np.inf))
+    wrong = needed & ~(np.isfinite(values) & (values >= low) & (values <= high))
+    if wrong.any():
+        at = tuple(int(i) for i in np.argwhere(wrong)[0])
+        found = np.broadcast_to(values, wrong.shape)[at]
+        where = f"{TILES[at[-2]]}, cell {at[-1]}"
+        raise RangeError(f"parameter '{name}'", expected=f"{low:g} to {high:g}", found=f"{found:g}", where=where)
 
 
 def _positive(name: str, values: np.ndarray) -> None:
@@ -128,8 +170,8 @@ def tile_constants(parameters: xr.Dataset, plan: Layout, heights: tuple[float, f
         return values[tiles, cell] if "cell" in variable.dims else np.broadcast_to(values[tiles], cell.shape)
 
     green = plan.tiles < VEGETATED
-    area = np.where(green, np.maximum(of("leaf_area_index"), 0.0), 0.0)
-    height = np.where(green, of("canopy_height"), 0.0)
+    area = np.where(green, of("leaf_area_index"), 0.0)
+    height = np.where(green, np.maximum(of("canopy_height"), LOWEST), 0.0)
     z0 = of("roughness_length") + of("roughness_ratio") * height
     z0_heat = of("thermal_roughness_ratio") * z0
     soil_albedo = parameters["soil_albedo"].values[cell]
@@ -158,7 +200,8 @@ def tile_constants(parameters: xr.Dataset, plan: Layout, heights: tuple[float, f
         rows.Z0: z0,
         rows.Z0_HEAT: z0_heat,
         rows.LOG_M: np.log((heights[0] + z0) / z0),
-        rows.LOG_H: np.log((heights[1] + z0) / z0_heat),
+        # above the leaves even where the air is measured lower: forcing at 2 m is not that of the air inside a forest
+        rows.LOG_H: np.maximum(np.log((heights[1] + z0) / z0_heat), NEAREST),
         rows.ALBEDO: albedo,
         rows.ALBEDO_SNOW: albedo_snow,
         rows.EMISSIVITY: of("emissivity"),

@@ -8,7 +8,6 @@ from itertools import pairwise
 
 from twin.land.compiled import BLOCK
 
-
 PART = 64  # most blocks of a part, so that what a part holds of its own stays small
 
 

@@ -18,7 +18,8 @@ has the same sun, the same afternoon and the same shower whoever asks.
 
 Refs: Williams & Clark (2014), Hadley Centre Technical Note 96 (the scheme, as in JULES); Huntingford et al. (2010),
 Geosci. Model Dev. 3, 679 (temperature and long wave); Michalsky (1988), Solar Energy 40, 227 (the sun); Allen et al.
-(1998), FAO Irrigation and Drainage Paper 56, equations 11 and 50.
+(1998), FAO Irrigation and Drainage Paper 56, equations 11 and 50; Murray (1967), J. Appl. Meteorol. 6, 203 (saturation
+over ice).
 """
 
 from __future__ import annotations
@@ -241,7 +242,8 @@ def _step(w, hour):
         pressure = w[_PRESSURE * BLOCK + i]
         w[(_MADE + _P) * BLOCK + i] = pressure
         celsius = air - 273.15
-        e_s = 610.8 * exp2(_LOG2_E * 17.27 * celsius / (celsius + 237.3))
+        a, b = 21.875 if celsius < 0.0 else 17.27, 265.5 if celsius < 0.0 else 237.3
+        e_s = 610.8 * exp2(_LOG2_E * a * celsius / (celsius + b))
         most = 0.622 * e_s / (pressure - 0.378 * e_s)
         humidity = w[_HUMIDITY * BLOCK + i]
         room = most - humidity

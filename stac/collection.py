@@ -11,7 +11,7 @@ from stac.item import DATACUBE, VERSION, ZARR, Release, cube_variables, dimensio
 LICENCE = "other"
 _ABOUT = {
     "drought": "Percentiles of root-zone soil moisture and drought classes D0 to D4, one item per release.",
-    "state": "Water in soil, canopy and snow, one item per release.",
+    "state": "Water in soil, canopy and snow, soil temperature where the model has it, one item per release.",
 }
 
 

@@ -222,7 +222,8 @@ def topmodel_before(w):
 def topmodel_after(w):
     """Put the drainage into the deep store, take its baseflow, let what it cannot hold rise, find the water table.
 
-    What rises takes back DRAINAGE and fills the layers from below, the last of it leaving as EXCESS.
+    What rises takes back DRAINAGE and fills the layers from below, the last of it leaving as EXCESS; what JULES' own
+    numerics drew up from an empty store is taken back in the same way.
     """
     for i in range(BLOCK):
         capacity = w[(M + 3) * BLOCK + i] * (_DEEP_DEPTH / _D3)
@@ -230,21 +231,23 @@ def topmodel_after(w):
         f3 = w[(MOVED + 3) * BLOCK + i]
         held = w[DEEP * BLOCK + i] * capacity
         out = min(w[_DEEP_FLOW * BLOCK + i], max(held + f3, 0.0))
-        rising = max(held + f3 - out - capacity, 0.0)
-        full = rising > 0.0
-        w[DEEP * BLOCK + i] = 1.0 if full else w[DEEP * BLOCK + i] + (f3 - out) / capacity
+        rising = max(held + f3 - out - capacity, 0.0) + min(held + f3, 0.0)
+        full, empty = rising > 0.0, rising < 0.0
+        saturation = w[DEEP * BLOCK + i] + (f3 - out) / capacity
+        saturation = 1.0 if full else min(max(saturation, 0.0), 1.0)
+        w[DEEP * BLOCK + i] = 0.0 if empty else saturation
         w[BASEFLOW * BLOCK + i] += out
         w[DRAINAGE * BLOCK + i] -= rising
         w[(MOVED + 3) * BLOCK + i] = f3 - rising
         w3 = w[(WATER + 3) * BLOCK + i] + rising
-        t = max(w3 - w[(M + 3) * BLOCK + i], 0.0) if full else 0.0
+        t = _beyond(w3, w[(ICE + 3) * BLOCK + i], w[(M + 3) * BLOCK + i], rising)
         w3, w2, f2 = w3 - t, w[(WATER + 2) * BLOCK + i] + t, f2 - t
-        t = max(w2 - w[(M + 2) * BLOCK + i], 0.0) if full else 0.0
+        t = _beyond(w2, w[(ICE + 2) * BLOCK + i], w[(M + 2) * BLOCK + i], rising)
         w2, w1, f1 = w2 - t, w[(WATER + 1) * BLOCK + i] + t, f1 - t
-        t = max(w1 - w[(M + 1) * BLOCK + i], 0.0) if full else 0.0
+        t = _beyond(w1, w[(ICE + 1) * BLOCK + i], w[(M + 1) * BLOCK + i], rising)
         w1, w0, f0 = w1 - t, w[WATER * BLOCK + i] + t, f0 - t
-        t = max(w0 - w[M * BLOCK + i], 0.0) if full else 0.0
-        w[EXCESS * BLOCK + i] += t
+        t = _beyond(w0, w[ICE * BLOCK + i], w[M * BLOCK + i], rising)
+        w[EXCESS * BLOCK + i] += max(t, 0.0)
         w[WATER * BLOCK + i] = w0 - t
         w[(WATER + 1) * BLOCK + i] = w1
         w[(WATER + 2) * BLOCK + i] = w2
@@ -253,6 +256,13 @@ def topmodel_after(w):
         w[(MOVED + 1) * BLOCK + i] = f1
         w[(MOVED + 2) * BLOCK + i] = f2
     water_table(w)
+
+
+@compiled
+def _beyond(water, ice, capacity, rising):
+    """What a layer has too much of when water rises into it, or too little (negative) when some is taken back."""
+    above = max(water - capacity, 0.0) if rising > 0.0 else 0.0
+    return min(water - ice, 0.0) if rising < 0.0 else above
 
 
 @stage

@@ -68,7 +68,7 @@ def parameters(
         soil = tables.from_texture(found["sand"], found["silt"], found["clay"])
         return soil.assign_attrs(land_cover="the reference grass")
     if region.land_cover == "synthetic":
-        fraction, about = _simulated_cover(synthetic.climate(found, _seed(region))), "simulated land cover"
+        fraction, about = synthetic.land_cover(synthetic.climate(found, _seed(region))), "simulated land cover"
     elif region.land_cover == "grass":
         fraction = np.zeros((len(TILES), found.sizes["cell"]))
         for name, share in (("c3_grass", 1.0 - region.c4_share), ("c4_grass", region.c4_share)):
@@ -81,24 +81,6 @@ def parameters(
         fraction = tables.from_land_cover(_land_cover(sources, region, found), region.c4_share).values
         fraction, about = _without_ice(fraction, region), "land cover of ESA CCI"
     return tables.assemble(texture, fraction, VARIANTS[model.retention]).assign_attrs(land_cover=about)
-
-
-def _simulated_cover(place: synthetic.Climate) -> np.ndarray:
-    """Fractions of surface types (tile, cell) that a simulated climate would bear.
-
-    Woody plants cover what rain allows at most, 0.14 P − 14.2 % up to 80 % (Sankaran et al. 2005, Nature 438, 846);
-    the more of them are trees the closer P comes to forest. The rest is bare in deserts and grass elsewhere.
-    """
-    chance, amount, warmth = (place.tables[k].astype(np.float64).reshape(12, -1, place.rain.size) for k in range(3))
-    rain = (chance * amount).mean(axis=1) * (365.2425 / 12.0)
-    c4 = tables.c4_share(warmth.mean(axis=1), rain)
-    woody = np.clip(0.0014 * place.rain - 0.142, 0.0, 0.8)
-    trees = woody * np.minimum(place.rain / synthetic.FOREST, 1.0)
-    bare = (1.0 - woody) * np.exp(-place.rain / 200.0)
-    grass = 1.0 - woody - bare
-    cover = {"broadleaf_tree": trees, "shrub": woody - trees, "bare_soil": bare}
-    cover |= {"c3_grass": (1.0 - c4) * grass, "c4_grass": c4 * grass}
-    return np.stack([cover.get(name, np.zeros_like(grass)) for name in TILES])
 
 
 def _land_cover(sources: Iterable[str], region: Region, found: xr.Dataset) -> xr.DataArray:

@@ -25,6 +25,7 @@ import xarray as xr
 from twin.land.compiled import compiled
 from twin.land.weather import mix
 from twin.model import LandModel
+from twin.parameters import TILES, c4_share
 from twin.variables import VARIABLES
 
 SEED = 1848  # of the demonstration: the whole continent follows from it
@@ -485,6 +486,24 @@ def soils(grid: xr.Dataset, seed: int = SEED, *, true: bool = False) -> xr.Datas
     parts = parts / (parts[0] + parts[1] + parts[2])
     texture = {name: ("cell", part, {"units": "1"}) for name, part in zip(("sand", "silt", "clay"), parts, strict=True)}
     return grid.assign(texture)
+
+
+def land_cover(place: Climate) -> np.ndarray:
+    """Fractions of surface types (tile, cell) that a simulated climate would bear.
+
+    Woody plants cover what rain allows at most, 0.14 P − 14.2 % up to 80 % (Sankaran et al. 2005, Nature 438, 846);
+    the more of them are trees the closer P comes to forest. The rest is bare in deserts and grass elsewhere.
+    """
+    chance, amount, warmth = (place.tables[k].astype(np.float64).reshape(12, -1, place.rain.size) for k in range(3))
+    rain = (chance * amount).mean(axis=1) * (365.2425 / 12.0)
+    c4 = c4_share(warmth.mean(axis=1), rain)
+    woody = np.clip(0.0014 * place.rain - 0.142, 0.0, 0.8)
+    trees = woody * np.minimum(place.rain / FOREST, 1.0)
+    bare = (1.0 - woody) * np.exp(-place.rain / 200.0)
+    grass = 1.0 - woody - bare
+    cover = {"broadleaf_tree": trees, "shrub": woody - trees, "bare_soil": bare}
+    cover |= {"c3_grass": (1.0 - c4) * grass, "c4_grass": c4 * grass}
+    return np.stack([cover.get(name, np.zeros_like(grass)) for name in TILES])
 
 
 def nature(

@@ -60,7 +60,8 @@ def _jules(model: ModelSettings) -> dict[str, Any]:
     from twin.jules import doctor
 
     told = doctor(model.executable, model.namelists, model.version or None)
-    advice = " ".join(line.removeprefix("JULES: ") for line in told)
+    first, *rest = (line.removeprefix("JULES: ") for line in told)
+    advice = f"{first}. {' '.join(rest)}"
     needed = model.kind == "jules"
     if not model.executable and not model.namelists:
         return _row("JULES", "missing" if needed else "note", needed, advice)

@@ -330,7 +330,7 @@ def _refuse(route, abroad: list[str]) -> None:
 def drawn(page, snapshot: str, day: str = "") -> None:
     """Wait until the canvas shows that snapshot (and day)."""
     wanted = f"canvas[data-shown^='{snapshot} {day}']"
-    page.wait_for_selector(wanted, timeout=20_000)
+    page.wait_for_selector(wanted, timeout=60_000)
 
 
 PIXEL = """([x, y]) => {

@@ -19,15 +19,12 @@ import xarray as xr
 from twin import checks
 from twin.errors import RangeError, SettingsError, TimeError, VariableError
 from twin.grid import nearest_known
-from twin.inputs import check_optional
+from twin.inputs import LONGEST, RAIN, SNOWFALL, check_optional
 from twin.land import weather
 from twin.variables import VARIABLES, with_role
 
 DAY = np.timedelta64(1, "D")
-LONGEST = np.timedelta64(
-    3, "h"
-)  # step of an energy balance; with 24 h it diverges, with 6 h it loses a tenth of its ET
-PHASES = ("rainfall_flux", "snowfall_flux")
+PHASES = (RAIN, SNOWFALL)
 _WINDS, _AIR, _PRESSURE = ("eastward_wind", "northward_wind"), "air_temperature", "surface_air_pressure"
 _WATER_TO_AIR = 0.622  # molecular weight of water over that of dry air
 _FREEZING = 273.15  # K
@@ -215,7 +212,7 @@ def steps_of(step: np.timedelta64 | str) -> int:
         length = pd.Timedelta(step).to_timedelta64()
     except ValueError:
         length = np.timedelta64(0, "ns")
-    if not np.timedelta64(0, "ns") < length <= LONGEST or DAY % length:
+    if not np.timedelta64(0, "ns") < length <= np.timedelta64(LONGEST, "s") or DAY % length:
         expected = "a whole part of the day, 3 h at most: an energy balance with a step of 24 h diverges"
         raise SettingsError("step of the land model", expected=expected, found=str(step))
     return int(DAY // length)

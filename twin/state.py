@@ -13,12 +13,11 @@ import xarray as xr
 from numpy.typing import ArrayLike
 
 from twin.errors import SettingsError, VariableError
+from twin.inputs import CANOPY, DEEP, SNOW, SOIL_TEMPERATURE, SURFACE_TEMPERATURE, THETA
 from twin.model import LandModel
 from twin.variables import LAYERS, ROOT_ZONE, VARIABLES
 
-THETA, CANOPY, SNOW = "volume_fraction_of_condensed_water_in_soil", "canopy_water_amount", "surface_snow_amount"
-SOIL_TEMPERATURE, SURFACE_TEMPERATURE = "soil_temperature", "surface_temperature"
-DEEP, DEEP_STORE = "deep_saturation", 3.0  # TOPMODEL's store below the layers: saturation and, by default, depth in m
+DEEP_STORE = 3.0  # depth of TOPMODEL's store below the layers, m, unless told
 
 
 def initial(parameters: xr.Dataset, saturation: float = 0.6, temperature: ArrayLike | None = None) -> xr.Dataset:

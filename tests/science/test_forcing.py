@@ -11,6 +11,7 @@ import xarray as xr
 
 from twin import checks, forcing
 from twin.errors import RangeError, SettingsError, TimeError, UnitsError, VariableError
+from twin.jules import names
 from twin.land import weather
 from twin.variables import VARIABLES, with_role
 
@@ -257,20 +258,10 @@ def test_days_that_are_none_are_refused():
 @pytest.fixture(scope="module")
 def loobos(real_data) -> xr.Dataset:
     """Half-hours of Loobos, 1997, as the table's variables and the phases of precipitation."""
-    native = {
-        "sw_down": "surface_downwelling_shortwave_flux_in_air",
-        "lw_down": "surface_downwelling_longwave_flux_in_air",
-        "tot_rain": "rainfall_flux",
-        "tot_snow": "snowfall_flux",
-        "t": "air_temperature",
-        "q": "specific_humidity",
-        "wind": "wind_speed",
-        "pstar": "surface_air_pressure",
-    }
     with xr.open_dataset(real_data / "jules" / "loobos_forcing.nc") as ds:
         values = {
             ours: (("time", "cell"), ds[theirs].values[:, None], forcing.attributes(ours))
-            for theirs, ours in native.items()
+            for theirs, ours in {**names.WEATHER, **names.PARTED}.items()
         }
         tower = xr.Dataset(values, {"time": ds["time"], "lat": ("cell", [52.168]), "lon": ("cell", [5.744])})
     return forcing.derive(tower, keep=forcing.PHASES)

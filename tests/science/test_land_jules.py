@@ -15,32 +15,13 @@ import pytest
 import xarray as xr
 
 from twin.inputs import CANOPY, SNOW, SOIL_TEMPERATURE, SURFACE_TEMPERATURE, THETA
+from twin.jules import names
 from twin.land import Land
 from twin.parameters import TILES
 from twin.variables import LAYERS, VARIABLES
 
 ET, GPP = "water_evapotranspiration_flux", "gross_primary_productivity_of_biomass_expressed_as_carbon"
-DRIVERS = {
-    "sw_down": "surface_downwelling_shortwave_flux_in_air",
-    "lw_down": "surface_downwelling_longwave_flux_in_air",
-    "tot_rain": "rainfall_flux",
-    "tot_snow": "snowfall_flux",
-    "t": "air_temperature",
-    "q": "specific_humidity",
-    "wind": "wind_speed",
-    "pstar": "surface_air_pressure",
-}
-SOIL = {
-    "b": "b",
-    "sathh": "psi_s",
-    "satcon": "K_s",
-    "sm_sat": "theta_s",
-    "sm_crit": "theta_c",
-    "sm_wilt": "theta_w",
-    "hcap": "heat_capacity",
-    "hcon": "heat_conductivity",
-    "albsoil": "soil_albedo",
-}
+DRIVERS = {**names.WEATHER, **names.PARTED}  # JULES' name, ours
 FIRST = pd.Timestamp("1996-12-31T23:00")  # start of the first half hour
 DAY = 48  # half hours; JULES' days begin at midnight, two half hours after its first step
 KILOGRAMS = 1000.0 * np.array(LAYERS)  # of water that fill a metre of pores, by layer
@@ -64,7 +45,9 @@ def forcing(drivers: xr.Dataset, start: pd.Timestamp, lat, lon, together: int = 
 
 def parameters(soil: xr.Dataset, fraction: np.ndarray) -> xr.Dataset:
     """Soil of JULES' names, the same in every layer, and the fractions (tile, cell) of its nine surface types."""
-    values = {ours: ("cell", np.atleast_1d(soil[theirs].values.astype(np.float64))) for theirs, ours in SOIL.items()}
+    values = {
+        ours: ("cell", np.atleast_1d(soil[theirs].values.astype(np.float64))) for theirs, ours in names.SOIL.items()
+    }
     values["tile_fraction"] = ("tile", "cell"), fraction / fraction.sum(axis=0)
     return xr.Dataset(values, {"tile": list(TILES)})
 

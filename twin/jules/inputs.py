@@ -11,6 +11,7 @@ import numpy as np
 import xarray as xr
 
 from twin.errors import SettingsError, VariableError
+from twin.inputs import phases
 from twin.jules import namelist, versions
 from twin.jules.names import (
     CANOPY,
@@ -106,7 +107,7 @@ def period(forcing: xr.Dataset) -> tuple[np.datetime64, np.datetime64, int]:
 
 def precipitation(forcing: xr.Dataset) -> dict[str, str]:
     """JULES' names to ours for rain and snow if the forcing has both, else for their sum."""
-    return PARTED if all(name in forcing for name in PARTED.values()) else TOTAL
+    return PARTED if phases(forcing) == tuple(PARTED.values()) else TOTAL
 
 
 def snow(dump: Mapping[Any, np.ndarray]) -> np.ndarray:

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from twin.inputs import CANOPY, SNOW, SOIL_TEMPERATURE, SURFACE_TEMPERATURE, THETA
 from twin.variables import LAYERS
 
-THETA, CANOPY, SNOW = "volume_fraction_of_condensed_water_in_soil", "canopy_water_amount", "surface_snow_amount"
-SOIL_TEMPERATURE, SURFACE_TEMPERATURE = "soil_temperature", "surface_temperature"
 RUNOFF = "runoff_flux"
 DEPTH = 1000.0 * np.array(LAYERS)[:, None]  # kg m-2 of water in a layer that is all water
 

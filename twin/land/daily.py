@@ -14,6 +14,7 @@ import xarray as xr
 
 from twin import checks
 from twin.errors import RangeError, SettingsError, VariableError
+from twin.inputs import CANOPY, SNOW, THETA
 from twin.land import soil
 from twin.land.compiled import BLOCK, compiled, single
 from twin.land.demand import DAY, SNOW_BELOW, demand, fast_runoff, leaves, snow_albedo, snow_cover, snowpack
@@ -39,7 +40,6 @@ SURFACE = (
     "soil_resistance",
     "infiltration_factor",
 )
-THETA, CANOPY, SNOW = "volume_fraction_of_condensed_water_in_soil", "canopy_water_amount", "surface_snow_amount"
 EVAPORATION, RUNOFF = "water_evapotranspiration_flux", "runoff_flux"
 
 # Rows of a block's work array after those of the soil.

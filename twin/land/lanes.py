@@ -16,7 +16,7 @@ from twin.errors import RangeError, VariableError
 from twin.land import rows, soil
 from twin.land.canopy import LEAVES
 from twin.land.compiled import BLOCK
-from twin.parameters import TILES, VEGETATED, canopy_heat_capacity, tile_parameters
+from twin.parameters import TILES, VEGETATED, canopy_heat_capacity, root_fractions, tile_parameters
 from twin.variables import LAYERS
 
 OPEN_WATER = 1e5  # surface conductance, m s-1, from which a type is open water that the soil does not feel
@@ -166,8 +166,9 @@ def tile_constants(parameters: xr.Dataset, plan: Layout, heights: tuple[float, f
     def of(name: str, tiles: Any = plan.tiles) -> np.ndarray:
         """A parameter of every lane; 0 where it has no meaning."""
         variable = parameters[name]
-        values = np.nan_to_num((variable[month] if "month" in variable.dims else variable).values.astype(np.float64))
-        return values[tiles, cell] if "cell" in variable.dims else np.broadcast_to(values[tiles], cell.shape)
+        values = variable.values[month] if "month" in variable.dims else variable.values
+        values = values[tiles, cell] if "cell" in variable.dims else np.broadcast_to(values[tiles], cell.shape)
+        return np.nan_to_num(values.astype(np.float64))
 
     green = plan.tiles < VEGETATED
     area = np.where(green, of("leaf_area_index"), 0.0)
@@ -230,10 +231,6 @@ def tile_constants(parameters: xr.Dataset, plan: Layout, heights: tuple[float, f
         rows.DIFFUSE_B: -c1 / down,
         rows.GROUND: ground,
     }
-    edges = np.concatenate([[0.0], np.cumsum(LAYERS)])
-    depth = np.where(green, of("root_depth"), 1.0)
-    reach = np.exp(-edges[:, None, None, None] / depth)
-    for k in range(4):
-        share = (reach[k] - reach[k + 1]) / (1.0 - reach[-1])
+    for k, share in enumerate(root_fractions(np.where(green, of("root_depth"), 1.0))):
         values[rows.ROOTS + k] = np.where(green, share, 0.0)
     return np.stack([values[row] for row in TILE_ROWS], axis=1).reshape(plan.cells.shape[0], len(TILE_ROWS), -1)

@@ -18,6 +18,7 @@ from twin.errors import RangeError, SettingsError, VariableError
 from twin.inputs import CANOPY, DEEP, SNOW, SOIL_TEMPERATURE, SURFACE_TEMPERATURE, THETA, WATER_TABLE
 from twin.land import lanes, weather
 from twin.land.compiled import BLOCK
+from twin.land.demand import SNOW_BELOW
 from twin.land.march import NO_EXCESS, PDM, SITE_ROWS, TOPMODEL, kernel, sky_of
 from twin.land.rows import CELL_ROWS, FLUXES, LANES, TILE_ROWS
 from twin.land.runoff import DEEPEST, fit_saturated_fraction
@@ -31,7 +32,6 @@ _SHED = ("surface_runoff_flux", "subsurface_runoff_flux")
 STEPS = (1800, 3600, 10800)  # s; longer steps of an energy balance diverge
 _HALF_WAY = 3600  # s; above it, the surface is solved about the middle of the step
 _EXCESS = {"none": NO_EXCESS, "pdm": PDM, "topmodel": TOPMODEL}
-_SNOW_BELOW = 274.0  # K, precipitation is snow (Best et al. 2011)
 _ZERO = 273.15  # K
 _FAR = 12.0  # K, a change of T* that one Newton step is not trusted with
 _CLOSE = {"double": 1e-12, "single": 1e-6}  # relative, of a freezing layer's temperature
@@ -267,6 +267,7 @@ class _Output:
     """The diagnostics while they are filled."""
 
     names: tuple[str, ...]
+    rows: tuple[str, ...]  # of fluxes: the names, and what makes up the runoff
     interval: int
     times: np.ndarray
     place: dict[str, xr.DataArray]
@@ -282,6 +283,7 @@ class _Output:
         rows = (*names, *(name for name in _SHED if name not in names))
         return cls(
             names,
+            rows,
             interval,
             first + np.arange(number) * np.timedelta64(interval, "s"),
             {name: forcing[name] for name in ("lat", "lon") if name in forcing.coords},
@@ -293,7 +295,7 @@ class _Output:
 
     def diagnostics(self) -> xr.Dataset:
         flat, layered = ("time", "cell"), ("time", "layer", "cell")
-        rows = dict(zip((*self.names, *(name for name in _SHED if name not in self.names)), self.fluxes, strict=True))
+        rows = dict(zip(self.rows, self.fluxes, strict=True))
         found: dict[str, Any] = {
             THETA: (layered, self.layers[0]),
             SOIL_TEMPERATURE: (layered, self.layers[1]),
@@ -330,7 +332,7 @@ def _given(forcing: xr.Dataset, names: tuple[str, ...]) -> tuple[np.ndarray, ...
             values[name] = np.ascontiguousarray(forcing[name].values, dtype=np.float64)
     if names == weather.STEP_ROWS and inputs.phases(forcing) == (inputs.PRECIPITATION,):
         falls = forcing[inputs.PRECIPITATION].values.astype(np.float64)
-        cold = forcing["air_temperature"].values < _SNOW_BELOW
+        cold = forcing["air_temperature"].values < SNOW_BELOW
         values[inputs.RAIN], values[inputs.SNOWFALL] = np.where(cold, 0.0, falls), np.where(cold, falls, 0.0)
     elif inputs.PRECIPITATION in names and inputs.PRECIPITATION not in values:
         values[inputs.PRECIPITATION] = forcing[inputs.RAIN].values.astype(np.float64) + values[inputs.SNOWFALL]

@@ -20,7 +20,7 @@ import math
 
 from twin.land.air import CP, GRAVITY, KARMAN, MELTING, R_DRY, exchange, rough_exchange, saturation
 from twin.land.compiled import BLOCK, compiled, exp2, log2, stage, variant
-from twin.land.heat import HEAT_OF_ICE, HEAT_OF_WATER
+from twin.land.heat import FUSION, HEAT_OF_ICE, HEAT_OF_WATER
 from twin.land.rows import (
     ABSORBED,
     AIR,
@@ -89,7 +89,7 @@ from twin.land.runoff import infiltration_excess_grid, infiltration_excess_point
 from twin.land.soil import ICE, INFILTRATION, SINK
 from twin.variables import LAYERS
 
-LATENT_HEAT, FUSION = 2.501e6, 0.334e6  # J kg-1
+LATENT_HEAT = 2.501e6  # J kg-1
 SIGMA = 5.670374e-8  # W m-2 K-4
 _SNOW_COVER = 0.2  # m2 kg-1: cover is 1 − exp(−0.2 S)
 _SNOW_DENSITY, _SNOW_LAMBDA = 250.0, 0.265  # kg m-3, W m-1 K-1

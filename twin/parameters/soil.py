@@ -334,13 +334,14 @@ def from_texture(
     return ds.assign(vegetation(ds.sizes["cell"]).data_vars).assign_coords(where)
 
 
-def root_fractions(depth: float = GRASS_ROOTS) -> np.ndarray:
-    """Share of the roots in each layer (4,), as JULES computes it: e-folding `depth` (m), none below the soil.
+def root_fractions(depth: ArrayLike = GRASS_ROOTS) -> np.ndarray:
+    """Share of the roots in each layer (4, …), as JULES computes it: e-folding `depth` (m), none below the soil.
 
     The published form (Best et al. 2011) decays twice as fast; this one is what JULES vn5.2 does.
     """
     edges = np.concatenate([[0.0], np.cumsum(LAYERS)])
-    return -np.diff(np.exp(-edges / depth)) / (1.0 - np.exp(-edges[-1] / depth))
+    reach = np.exp(-np.divide.outer(edges, depth))
+    return -np.diff(reach, axis=0) / (1.0 - reach[-1])
 
 
 def vegetation(cells: int) -> xr.Dataset:

@@ -26,7 +26,7 @@ from infra import assets
 from infra.assets import Access
 from infra.settings import Region, Settings
 from stac import sources
-from stac.sources import Band, Product
+from stac.sources import Band, Flag, Product
 from twin import grid as cells_of
 from twin.checks import check_range
 from twin.errors import PlaceError, RangeError, SettingsError, TimeError, UnitsError, VariableError
@@ -297,7 +297,8 @@ def _ours(pixels: Pixels, product: Product, notes: dict, where: str) -> dict[str
     for name, array in daily.items():
         daily[name] = array if usable is None else np.where(usable, array, np.float32(np.nan))
         if not np.isfinite(daily[name]).any():
-            masked = f" ({notes['masked']} masked by flags)" if notes.get("masked") else ""
+            said = ", ".join(f"{flag.band!r} accepts {flag.meaning or flag.accepted}" for flag in product.flags)
+            masked = f" ({notes['masked']} masked: {said})" if notes.get("masked") else ""
             raise RangeError(
                 f"{product.kind} {name!r}", expected="values", found=f"no finite value{masked}", where=where
             )
@@ -341,17 +342,35 @@ def _makes(product: Product, name: str) -> set[str]:
 
 
 def _unflagged(pixels: Pixels, product: Product, notes: dict, where: str) -> np.ndarray | None:
-    """Where every quality band has an accepted value; None for a product without any."""
+    """Where every quality band lets a pixel through; None without any."""
     if not product.flags:
         return None
-    for flag in product.flags:
-        if flag.band not in pixels.values:
+    missing = [flag for flag in product.flags if flag.band not in pixels.values]
+    for flag in missing:
+        if not flag.optional:
             found = ", ".join(pixels.names)
             raise VariableError(f"{product.kind} flag", expected=flag.band, found=found, where=where)
-    usable = np.logical_and.reduce([np.isin(pixels.values[flag.band], flag.accepted) for flag in product.flags])
+    if missing:
+        notes["flags_missing"] = [flag.band for flag in missing]
+    there = [flag for flag in product.flags if flag not in missing]
+    if not there:
+        return None
+    usable = np.logical_and.reduce([_passes(pixels.values[flag.band], flag) for flag in there])
     value = pixels.values[product.bands[0].native]
     notes["masked"] = int((np.isfinite(value) & ~usable).sum())
     return usable
+
+
+def _passes(values: np.ndarray, flag: Flag) -> np.ndarray:
+    """Which pixels a quality band lets through."""
+    passes = np.isfinite(values)
+    if flag.accepted:
+        passes &= np.isin(values, flag.accepted)
+    if flag.clear:
+        passes &= np.where(passes, values, flag.clear).astype(np.int64) & flag.clear == 0
+    if flag.below is not None:
+        passes &= values < flag.below
+    return passes
 
 
 # ----------------------------------------------------------------------------------------------------------- cells

@@ -38,11 +38,21 @@ class Band:
 
 @dataclass(frozen=True)
 class Flag:
-    """A quality band; only pixels whose value is one of `accepted` are used, a missing value is not accepted."""
+    """A quality band; only pixels that pass every rule it has are used, and a missing value passes none.
+
+    accepted   the values that may be used
+    meaning    what a pixel that passes is, in words
+    clear      bits that must all be 0
+    below      what the value must be less than
+    optional   files without the band are taken as they are, and the granule's notes say that it was missing
+    """
 
     band: str
-    accepted: tuple[int, ...]
+    accepted: tuple[int, ...] = ()
     meaning: str = ""
+    clear: int = 0
+    below: float | None = None
+    optional: bool = False
 
 
 @dataclass(frozen=True)
@@ -107,7 +117,7 @@ _RAIN, _TEMPERATURE, _HUMID = "precipitation_flux", "air_temperature", "specific
 _WIND, _PRESSURE = "wind_speed", "surface_air_pressure"
 _SUN, _THERMAL = "surface_downwelling_shortwave_flux_in_air", "surface_downwelling_longwave_flux_in_air"
 _FORCING = (_RAIN, _TEMPERATURE, _HUMID, _WIND, _PRESSURE, _SUN, _THERMAL)
-_MOISTURE = "surface_soil_moisture"
+_MOISTURE, _FLUORESCENCE = "surface_soil_moisture", "sif_radiance"
 
 # No provider below sends surface pressure with every file, and the twin needs it only for the psychrometric constant.
 _NO_PRESSURE = Derived(_PRESSURE)
@@ -142,6 +152,8 @@ PRODUCTS: tuple[Product, ...] = (
         provides=(_MOISTURE,),
         error=0.04,  # the mission's requirement on the unbiased error, m3 m-3
         floor=0.02,
+        # bit 0 set: not of recommended quality, 1: not attempted, 2: failed; bit 3 is about freezing and thawing
+        flags=(Flag("retrieval_qual_flag", meaning="recommended quality", clear=0b111, optional=True),),
     ),
     Product(
         id="nldas2-fora-daily",
@@ -211,6 +223,18 @@ PRODUCTS: tuple[Product, ...] = (
         error=0.04,
         error_band=f"{_MOISTURE}_error",
         floor=0.01,
+    ),
+    Product(
+        id="simulated-sif",
+        title="simulated satellite fluorescence, daily",
+        kind="observation",
+        collections=("simulated-sif*",),
+        bands=(Band(_FLUORESCENCE, _FLUORESCENCE, ("W m-2 sr-1 um-1",)),),
+        provides=(_FLUORESCENCE,),
+        error=0.5,  # of one sounding of TROPOMI, mW m-2 sr-1 nm-1, which is the same number (Guanter et al. 2021)
+        error_band=f"{_FLUORESCENCE}_error",
+        floor=0.1,
+        flags=(Flag("cloud_area_fraction", meaning="less than half clouded", below=0.5, optional=True),),
     ),
 )
 

@@ -81,6 +81,7 @@ _ROWS = (
     _own("solar_induced_fluorescence", "", "mol m-2 s-1", _TC, 0.0, 1e-3, "light the leaves give back", "flux"),
     _own("soil_moisture_stress", "", "1", _TC, 0.0, 1.0, "factor on photosynthesis, 1 where water is plenty", "flux"),
     _own("surface_soil_moisture", _THETA, "m3 m-3", _TC, 0.0, 1.0, "satellite soil moisture, top 5 cm", "observation"),
+    _own("sif_radiance", "", "W m-2 sr-1 um-1", _TC, -5.0, 20.0, "satellite fluorescence of leaves", "observation"),
     _own("root_zone_soil_moisture", _THETA, "m3 m-3", _TC, 0.0, 1.0, "soil moisture of the top metre", "drought"),
     _own("soil_moisture_percentile", "", "%", _TC, 0.0, 100.0, _PERCENTILE, "drought"),
     _own("drought_class", "", "1", _TC, -5.0, 5.0, _CLASS, "drought"),

@@ -34,7 +34,7 @@ PLACE = Region(
     reference_end="2009-12-31",
     soil="ancillary",
     soil_file="soil.nc",
-    products=("smap-l3-am", "nldas2-fora-daily", "c3s-soil-moisture", "wfde5", "simulated-forcing"),
+    products=("smap-l3-am", "nldas2-fora-daily", "c3s-soil-moisture", "wfde5", "simulated-forcing", "simulated-sif"),
 )
 CELLS = from_points([0.5, 0.5], [0.5, 1.5], "test", 1)
 FORCING = {row.name for row in with_role("forcing")}
@@ -247,6 +247,40 @@ def test_flagged_pixels_are_left_out_of_means_and_counted(tmp_path, settings):
     doubtful = take(item(tmp_path, "c3s-soil-moisture", "2020-01-01T00:00:00Z", {"data": merged(flag=2)}), settings)
     np.testing.assert_allclose(doubtful.data.surface_soil_moisture, [[0.8 / 3, 0.5]], rtol=1e-6)
     assert (clear.notes["masked"], doubtful.notes["masked"]) == (0, 1)
+
+
+def test_smap_is_used_where_its_quality_is_recommended(tmp_path, settings):
+    """0 and 8 (bit 3 is about freezing and thawing) are recommended, 1 is not, 7 failed and 65534 is missing."""
+    lat, lon = np.full(6, 0.5), [0.1, 0.2, 0.3, 0.4, 0.5, 1.5]
+    data = soil_moisture([[0.1, 0.2, 0.3, 0.4, 0.5, 0.45]], lat=lat, lon=lon)
+    plain = take(item(tmp_path, "smap-l3-am", "2020-01-01T12:00:00Z", {"data": data}), settings)
+    np.testing.assert_allclose(plain.data.surface_soil_moisture, [[0.3, 0.45]])
+    assert plain.notes["flags_missing"] == ["retrieval_qual_flag"] and "masked" not in plain.notes
+    for fill in ({}, {"_FillValue": np.uint16(65534)}):
+        quality = np.array([[0, 8, 1, 7, 65534, 8]], np.uint16)
+        flagged = data.assign(retrieval_qual_flag=(("time", "cell"), quality, fill))
+        granule = take(item(tmp_path, "smap-l3-am", "2020-01-01T12:00:00Z", {"data": flagged}), settings)
+        np.testing.assert_allclose(granule.data.surface_soil_moisture, [[0.15, 0.45]])
+        assert granule.notes["masked"] == 3 and "flags_missing" not in granule.notes
+
+
+def test_a_product_whose_every_retrieval_is_flagged_is_set_aside_and_says_why(tmp_path, settings):
+    data = soil_moisture([[0.2, 0.3]]).assign(retrieval_qual_flag=(("time", "cell"), np.array([[1, 7]], np.uint16)))
+    why = r"no finite value \(2 masked: 'retrieval_qual_flag' accepts recommended quality\) \(item smap-l3-am-1\)"
+    with pytest.raises(RangeError, match=why):
+        take(item(tmp_path, "smap-l3-am", "2020-01-01T12:00:00Z", {"data": data}), settings)
+
+
+def test_fluorescence_is_used_where_less_than_half_is_clouded(tmp_path, settings):
+    lat, lon = np.full(4, 0.5), [0.2, 0.4, 0.6, 1.5]
+    sif, cloud = np.array([[1.0, 2.0, 9.0, 0.0]]), np.array([[0.0, 0.49, 0.5, np.nan]])
+    data = points(
+        {"sif_radiance": (sif, "W m-2 sr-1 um-1"), "cloud_area_fraction": (cloud, "1")}, lat, lon, days=DAYS[:1]
+    )
+    granule = take(item(tmp_path, "simulated-sif", "2020-01-01T12:00:00Z", {"data": data}), settings)
+    np.testing.assert_allclose(granule.data.sif_radiance, [[1.5, np.nan]])
+    np.testing.assert_allclose(granule.data.sif_radiance_error, [[0.5 / np.sqrt(2), np.nan]], rtol=1e-6)
+    assert granule.notes["masked"] == 2
 
 
 def test_a_flagged_value_may_be_impossible(tmp_path, settings):

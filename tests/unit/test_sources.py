@@ -20,6 +20,7 @@ from twin.variables import VARIABLES, with_role
         ("uk-wfde5", "wfde5"),
         ("simulated-forcing", "simulated-forcing"),
         ("simulated-soil-moisture", "simulated-soil-moisture"),
+        ("simulated-sif", "simulated-sif"),
     ],
 )
 def test_an_item_is_recognised_by_its_collection(collection, expected):
@@ -63,6 +64,13 @@ def test_simulated_products_speak_our_own_language(entry):
     for band in entry.bands:
         assert (band.native, band.scale, band.offset) == (band.variable, 1, 0)
         assert band.units == (VARIABLES[band.variable].units,)
+
+
+@pytest.mark.parametrize("entry", PRODUCTS, ids=lambda entry: entry.id)
+def test_every_flag_has_a_rule_and_says_what_passes(entry):
+    for flag in entry.flags:
+        assert flag.meaning and (flag.accepted or flag.clear or flag.below is not None)
+        assert flag.band in entry.natives
 
 
 def test_units_of_rain_are_converted_by_the_declared_factor():

@@ -267,10 +267,10 @@ def bench_arrival(
     browser: Annotated[bool, typer.Option(help="Also wait for the portal in headless Chromium.")] = True,
     as_json: OutputJson = False,
 ) -> None:
-    from flows import bench as benches
+    from flows.bench.arrival import arrival
 
     with exit_codes():
-        benches.arrival(cells, arrivals, browser, as_json)
+        arrival(cells, arrivals, browser, as_json)
 
 
 @_bench("store", "Milliseconds to read a map and a series and to append a day.")
@@ -279,10 +279,10 @@ def bench_store(
     years: Annotated[int, typer.Option(help="How many years.")] = 40,
     as_json: OutputJson = False,
 ) -> None:
-    from flows import bench as benches
+    from flows.bench.store import store
 
     with exit_codes():
-        benches.store(cells, years, as_json)
+        store(cells, years, as_json)
 
 
 LAND_HELP = (
@@ -310,10 +310,10 @@ def bench_land(
     repeats: Annotated[int, typer.Option(min=1, help="How often.")] = 3,
     as_json: OutputJson = False,
 ) -> None:
-    from flows import bench as benches
+    from flows.bench.land import land
 
     with exit_codes():
-        benches.land(cells, steps, precisions, threads or [], days, repeats, as_json)
+        land(cells, steps, precisions, threads or [], days, repeats, as_json)
 
 
 if __name__ == "__main__":

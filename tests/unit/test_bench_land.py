@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from flows import bench
+from flows.bench import land as bench
 from flows.__main__ import REFUSED, app
 from twin.parameters import TILES
 

@@ -16,10 +16,10 @@ Irrigation and Drainage Paper 56.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -223,12 +223,14 @@ def soil_from_texture(
     bulk_density: ArrayLike | None = None,
     organic_carbon: ArrayLike | None = None,
     soil_albedo: ArrayLike = SOIL_ALBEDO,
+    pedotransfer: Pedotransfer | None = None,
 ) -> xr.Dataset:
     """Soil parameters of each cell, dims (cell) or (layer, cell) as the texture, float64; soil_albedo (cell).
 
     sand, silt, clay   fractions of the fine earth, (cell) or (layer, cell); they may add up to anything from 0.9 to 1.1
     variant            a name in VARIANTS. Tóth's tell topsoil from subsoil, so their results have layers always
     bulk_density       kg m-3, and organic_carbon, kg kg-1: needed by "toth", (cell) or (layer, cell)
+    pedotransfer       other constants than the variant's, for those of Cosby
     returns            b, psi_s, K_s, theta_s, theta_c, theta_w, theta_r, heat_capacity, heat_conductivity, soil_albedo;
                        attributes pedotransfer and retention name the curve, `clipped_b` and so on count the cells held
                        at a bound
@@ -238,6 +240,10 @@ def soil_from_texture(
     if variant not in VARIANTS:
         raise SettingsError("pedotransfer variant", expected=", ".join(VARIANTS), found=repr(variant))
     chosen = VARIANTS[variant]
+    if pedotransfer is not None:
+        if variant not in ("cosby", "cosby-um"):
+            raise SettingsError("pedotransfer constants", expected="variant cosby or cosby-um", found=repr(variant))
+        chosen = replace(chosen, function=partial(_cosby, pedotransfer))
     known = {"bulk_density": bulk_density, "organic_carbon": organic_carbon}
     missing = [name for name in chosen.needs if known[name] is None]
     if missing:
@@ -246,15 +252,22 @@ def soil_from_texture(
     raw = chosen.function(soil)
     values = {name: np.clip(raw[name], *limits) for name, limits in chosen.bounds.items()}
     at_bound = {name: values[name] != raw[name] for name in values}
-    for name, suction in (("theta_c", CRITICAL), ("theta_w", WILTING)):
-        values[name] = water_content(suction, values["b"], values["psi_s"], values["theta_s"], chosen.retention)
     values["theta_r"] = raw["theta_r"]
-    values["heat_capacity"], values["heat_conductivity"] = dry_heat(values["theta_s"] + values["theta_r"], soil.clay)
+    values |= dependent(values, soil.clay, chosen.retention)
     dims = ("layer", "cell")[-soil.clay.ndim :]
     ds = xr.Dataset({name: (dims, values[name], {"units": units}) for name, units in _UNITS.items()})
     ds["soil_albedo"] = ("cell", _albedo(soil_albedo, ds.sizes["cell"]), {"units": "1"})
     clipped = {f"clipped_{name}": int(np.atleast_2d(held).any(axis=0).sum()) for name, held in at_bound.items()}
     return ds.assign_attrs(pedotransfer=variant, retention=chosen.retention, **clipped)
+
+
+def dependent(hydraulic: Mapping[str, np.ndarray], clay: np.ndarray, retention: str) -> dict[str, np.ndarray]:
+    """What follows from b, psi_s, theta_s and theta_r: theta_c, theta_w, and heat capacity and conductivity when dry."""
+    b, psi_s, theta_s = (hydraulic[name] for name in ("b", "psi_s", "theta_s"))
+    points = (("theta_c", CRITICAL), ("theta_w", WILTING))
+    values = {name: water_content(suction, b, psi_s, theta_s, retention) for name, suction in points}
+    values["heat_capacity"], values["heat_conductivity"] = dry_heat(theta_s + hydraulic["theta_r"], clay)
+    return values
 
 
 def clipping(parameters: xr.Dataset) -> str:
@@ -321,7 +334,7 @@ GRASS_ROOTS = 0.5  # e-folding depth of the roots, m (C3 grass in JULES)
 
 
 def from_texture(
-    sand: ArrayLike, silt: ArrayLike, clay: ArrayLike, variant: str = "cosby", **known: ArrayLike
+    sand: ArrayLike, silt: ArrayLike, clay: ArrayLike, variant: str = "cosby", **known: Any
 ) -> xr.Dataset:
     """What the daily tier needs: `soil_from_texture`, with the root_fraction and the constants of its GRASS.
 

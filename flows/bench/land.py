@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from flows.bench.report import digits, machine, spread, timed
+from flows.bench.report import digits, machine, processor, spread, timed
 from twin import state, synthetic
 from twin.errors import SettingsError
 from twin.forcing import disaggregate

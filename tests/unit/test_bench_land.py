@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from flows.bench import land as bench
 from flows.__main__ import REFUSED, app
+from flows.bench import land as bench
 from twin.parameters import TILES
 
 CELLS, DAYS = 80, 3

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import xarray as xr
 from numpy.typing import ArrayLike
@@ -36,7 +38,7 @@ def assemble(
     Raises VariableError for wrong dims or labels, RangeError for values that are missing or impossible.
     """
     check_present(texture, ("sand", "silt", "clay"))
-    known = {
+    known: dict[str, Any] = {
         name: texture[name].transpose("layer", "cell", missing_dims="ignore").values
         for name in ("sand", "silt", "clay", "bulk_density", "organic_carbon")
         if name in texture

@@ -16,6 +16,7 @@ Irrigation and Drainage Paper 56.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -72,7 +73,7 @@ class Pedotransfer:
 
 COSBY = Pedotransfer((3.10, 15.70, 0.30, 2.17, 0.63, 1.58, -2.75, 0.64, 1.26, 0.505, 0.037, 0.142), 10.0)
 # the same regression read with exp() and another intercept reproduces the Met Office's ancillaries for JULES
-COSBY_UM = Pedotransfer((*COSBY.kappa[:6], -5.55, *COSBY.kappa[7:]), float(np.e))
+COSBY_UM = Pedotransfer((*COSBY.kappa[:6], -5.55, *COSBY.kappa[7:]), math.e)
 
 
 def hydraulics(sand: np.ndarray, clay: np.ndarray, pedotransfer: Pedotransfer) -> dict[str, np.ndarray]:
@@ -262,7 +263,7 @@ def soil_from_texture(
 
 
 def dependent(hydraulic: Mapping[str, np.ndarray], clay: np.ndarray, retention: str) -> dict[str, np.ndarray]:
-    """What follows from b, psi_s, theta_s and theta_r: theta_c, theta_w, and heat capacity and conductivity when dry."""
+    """What follows from b, psi_s, theta_s and theta_r: theta_c, theta_w, and heat capacity, conductivity when dry."""
     b, psi_s, theta_s = (hydraulic[name] for name in ("b", "psi_s", "theta_s"))
     points = (("theta_c", CRITICAL), ("theta_w", WILTING))
     values = {name: water_content(suction, b, psi_s, theta_s, retention) for name, suction in points}
@@ -333,9 +334,7 @@ GRASS = {
 GRASS_ROOTS = 0.5  # e-folding depth of the roots, m (C3 grass in JULES)
 
 
-def from_texture(
-    sand: ArrayLike, silt: ArrayLike, clay: ArrayLike, variant: str = "cosby", **known: Any
-) -> xr.Dataset:
+def from_texture(sand: ArrayLike, silt: ArrayLike, clay: ArrayLike, variant: str = "cosby", **known: Any) -> xr.Dataset:
     """What the daily tier needs: `soil_from_texture`, with the root_fraction and the constants of its GRASS.
 
     known   bulk_density, organic_carbon, soil_albedo; lat and lon of `sand` are kept

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from infra.settings import ModelSettings, Settings
+from infra.settings import ComputeSettings, ModelSettings, Settings
 
 
 def examine() -> list[dict[str, Any]]:
@@ -51,8 +51,24 @@ def examine() -> list[dict[str, Any]]:
             False,
             f"{chromium or 'not found'}; only the browser tests and benchmarks use it",
         ),
+        _compute(settings.compute),
         _jules(settings.model),
     ]
+
+
+def _compute(given: ComputeSettings) -> dict[str, Any]:
+    """Where ensembles run, and whether the queue that was chosen is there."""
+    from infra.compute import QUEUES
+
+    if given.kind not in QUEUES:
+        here = ", ".join(kind for kind, queue in QUEUES.items() if shutil.which(queue.submit)) or "none"
+        advice = f"{given.kind}; TWIN_COMPUTE__KIND may be local, processes, or a queue; queues here: {here}"
+        known = given.kind in ("local", "processes")
+        return _row("compute", "ok" if known else "missing", not known, advice)
+    command = QUEUES[given.kind].submit
+    found = shutil.which(command)
+    advice = f"{given.kind}: {found or f'no {command} on the PATH; install its client or choose another kind'}"
+    return _row("compute", "ok" if found else "missing", True, advice)
 
 
 def _jules(model: ModelSettings) -> dict[str, Any]:

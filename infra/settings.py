@@ -35,7 +35,13 @@ def _words(value: Any) -> Any:
     return [word for word in map(str.strip, value.split(",")) if word]
 
 
+def _lines(value: Any) -> Any:
+    """A list written as lines."""
+    return [line for line in value.splitlines() if line.strip()] if isinstance(value, str) else value
+
+
 Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)]
+Lines = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_lines)]
 
 
 class Section(BaseModel):
@@ -59,7 +65,32 @@ class BusSettings(Section):
 
 
 class ComputeSettings(Section):
-    kind: str = Field(default="local", description="Where ensemble members run: `local` is this process.")
+    kind: str = Field(
+        default="local",
+        description="Where ensembles run: `local` (this process), `processes` (of this machine), or jobs of a queue: "
+        "`slurm`, `pbs` or `lsf`.",
+    )
+    workers: int | None = Field(default=None, ge=1, description="Number of `processes`; none: what the cores allow.")
+    jobs: int = Field(default=16, ge=1, description="Most jobs at a time.")
+    cores: int = Field(default=1, ge=1, description="Cores of a process or job, all for one task at a time.")
+    memory: str = Field(
+        default="4GB",
+        pattern=r"^\d+(\.\d+)? ?[MGT]i?B$",
+        description="Memory of a process or job, such as `4GB`; a task that takes more is stopped.",
+    )
+    walltime: int = Field(default=60, ge=1, description="Longest time a job runs, minutes; much longer than a task.")
+    queue: str = Field(default="", description="Queue or partition of the jobs; empty: the cluster's default.")
+    account: str = Field(default="", description="Account or project the jobs are charged to; empty: your default.")
+    interface: str = Field(
+        default="", description="Network interface the jobs reach this machine by, such as `ib0`; empty: any."
+    )
+    directory: str = Field(
+        default="", description="Folder that this machine and the jobs share, for logs; empty: `compute` in the home."
+    )
+    prologue: Lines = Field(default=(), description="Lines of shell that a job begins with, such as `module load`.")
+    start_timeout: float = Field(
+        default=600.0, gt=0, description="Seconds without any worker after which a run is put off."
+    )
 
 
 class ModelSettings(Section):
@@ -123,6 +154,26 @@ class WatchSettings(Section):
     batch: int = Field(default=1000, ge=1, description="Most items one update takes.")
 
 
+class AssimilationSettings(Section):
+    enabled: bool = Field(default=True, description="Whether observations are assimilated.")
+    every: int = Field(default=10, ge=1, description="Days between the ends of two windows.")
+    window: int = Field(default=365, ge=10, description="Longest window, days.")
+    least: int = Field(default=30, ge=10, description="Shortest window, days.")
+    members: int = Field(default=50, ge=40, le=500, description="Members of the ensemble.")
+    tile: int = Field(default=400, ge=1, description="Cells of one task.")
+    loops: int = Field(default=4, ge=1, le=10, description="Most outer loops.")
+    withheld: float = Field(default=0.1, ge=0.02, le=0.5, description="Share of observations kept back to judge by.")
+    local: bool = Field(default=True, description="Whether parameters may also differ from place to place.")
+    carried: int = Field(default=20, ge=5, description="Members carried on after the window, for the spread.")
+    keep_days: float = Field(default=2.0, ge=0, description="Days for which results of single tasks are kept.")
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What an analysis depends on."""
+        names = ("every", "window", "least", "members", "tile", "loops", "withheld", "local")
+        return {name: getattr(self, name) for name in names}
+
+
 class AccessSettings(Section):
     roots: Words = Field(default=(), description="Folders assets may be read from, besides their catalogue's own.")
     hosts: Words = Field(
@@ -164,6 +215,9 @@ class Settings(BaseSettings):
     bus: BusSettings = Field(default=BusSettings(), description="The event bus.")
     compute: ComputeSettings = Field(default=ComputeSettings(), description="Where ensembles run.")
     model: ModelSettings = Field(default=ModelSettings(), description="The land model.")
+    assimilation: AssimilationSettings = Field(
+        default=AssimilationSettings(), description="How observations are assimilated."
+    )
     watch: WatchSettings = Field(default=WatchSettings(), description="How sources are followed.")
     access: AccessSettings = Field(default=AccessSettings(), description="Where assets may come from.")
     demo: DemoSettings = Field(default=DemoSettings(), description="The simulated region.")

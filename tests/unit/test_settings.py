@@ -72,7 +72,7 @@ def test_what_does_not_work_is_named(monkeypatch, name, value, message):
 
 
 @pytest.mark.parametrize(
-    "section, there_are", [("bus", "log"), ("model", "jules or land or land-daily"), ("compute", "local")]
+    "section, there_are", [("bus", "log"), ("model", "jules or land or land-daily"), ("compute", "local or lsf or pbs")]
 )
 def test_an_unknown_kind_is_refused_with_those_there_are(tmp_path, section, there_are):
     settings = Settings(home=tmp_path, **{section: {"kind": "magic"}})

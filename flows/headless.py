@@ -9,8 +9,9 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any
 
-from infra import telemetry, verbs
+from infra import analysis, telemetry, verbs
 from infra.settings import Region, Settings
+from infra.tasks import shown
 from infra.verbs import Tally
 from infra.wiring import Services, build, embedded_catalog
 from stac.watch import Watcher
@@ -28,6 +29,7 @@ def catch_up(settings: Settings, place: Region, sources: Sequence[str], once: bo
                 found = [arrival for watcher in watchers for arrival in verbs.look(watcher)]
             tally.seen += len(found)
             advance(services, place, found, settings.watch.batch, tally)
+            analyse(services, place, tally)
             if once:
                 view = services.store.at()
                 waits = verbs.waits_for(view, place) if place.name in view.regions() else None
@@ -59,10 +61,29 @@ def advance(services: Services, place: Region, found: Sequence[Mapping[str, Any]
             tally.commits += 1
             tally.ingested += len(read.granules)
             tally.quarantined += len(read.refused)
-        with _timed(tally, "publish"):
-            tally.published += verbs.publish(services, place)
-        with _timed(tally, "announce"):
-            tally.events += verbs.announce(services, place)
+        _tell(services, place, tally)
+
+
+def analyse(services: Services, place: Region, tally: Tally) -> None:
+    """Assimilate the newest window, if it is due, and tell what came of it."""
+    plan = analysis.due(services.store.at(), place, services.settings)
+    if plan is None:
+        return
+    with _timed(tally, "assimilate"), shown(f"{place.name}: assimilating {plan.span}") as track:
+        found = analysis.assimilate(services, place, plan, track)
+    with _timed(tally, "commit"):
+        done = analysis.commit(services, place, plan, found)
+    tally.commits += done is not None
+    tally.analyses += analysis.accepted(found)
+    tally.analysed = analysis.sentence(plan, found)
+    _tell(services, place, tally)
+
+
+def _tell(services: Services, place: Region, tally: Tally) -> None:
+    with _timed(tally, "publish"):
+        tally.published += verbs.publish(services, place)
+    with _timed(tally, "announce"):
+        tally.events += verbs.announce(services, place)
 
 
 def retry(settings: Settings, place: Region, keys: Sequence[str]) -> dict[str, Any]:
@@ -90,9 +111,11 @@ def sentence(place: Region, tally: Mapping[str, Any]) -> str:
     if not tally["commits"]:
         return f"{place.name}: nothing new among {tally['seen']} items; nothing was done.{waits}"
     took = f"{sum(tally['seconds'].values()):.1f} s"
+    then = f" {tally['analysed']}" if tally.get("analysed") else ""
     return (
         f"{place.name}: {tally['ingested']} of {tally['seen']} items taken, {tally['quarantined']} set aside, "
-        f"{tally['commits']} commits, {tally['published']} releases published, {tally['events']} events in {took}."
+        f"{tally['commits']} commits, {tally['published']} releases published, {tally['events']} events "
+        f"in {took}.{then}"
     )
 
 

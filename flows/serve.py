@@ -1,10 +1,11 @@
-"""Serving the flows: the deployments `watch` and `update`, and the doorbell that polls between sweeps.
+"""Serving the flows: the deployments `watch`, `update` and `assimilate`, and the bells that ring for them.
 
-`python -m flows.serve --region R --source URL …` runs until it is told to stop; it needs PREFECT_API_URL.
+`python -m flows.serve --region R --source URL …` runs until it is told to stop; it needs PREFECT_API_URL. A second one,
+with --analyses, runs the slow half.
 
     schedule ──▸ watch run ─┐
-                            ├─▸ outbox ──dispatch──▸ update run ──▸ store
-    doorbell (every poll) ──┘
+                            ├─▸ outbox ──dispatch──▸ update run ──▸ store ──due──▸ assimilate run ──▸ store
+    doorbell (every poll) ──┘                                      └─ another process ─────────────┘
 
 Runs are executed by this process, one at a time. Prefect's own runner starts a process per run, whose imports alone
 take longer than a whole update; here everything is imported and compiled already, so an arrival is on the map in
@@ -15,12 +16,14 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import signal
 import threading
 import time
 from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, TypeVar, cast
 from uuid import UUID
 
@@ -36,9 +39,10 @@ from prefect.flow_engine import run_flow
 from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 from prefect.states import AwaitingRetry, Crashed, Pending
 
+from flows.assimilate import assimilate
 from flows.update import update
 from flows.watch import dispatch, poll, watch
-from infra import telemetry, verbs
+from infra import analysis, telemetry, verbs
 from infra.settings import Region, Settings, region
 from infra.wiring import build, outbox
 from stac.watch import Watcher
@@ -46,6 +50,9 @@ from twin.errors import Transient
 
 log = logging.getLogger("twin.serve")
 RUN_TRIES = 3  # times one run is restarted after its process died
+PATIENCE = 300  # seconds after which an analysis that failed is tried again
+NICE = 10
+UPDATES, ANALYSES = "updates", "analyses"  # which process runs a run
 T = TypeVar("T")
 
 
@@ -60,9 +67,15 @@ class PrefectRuns:
         first = arrivals[0]["id"]
         label = first if len(arrivals) == 1 else f"{first} and {len(arrivals) - 1} more"
         parameters = {"region_name": region_name, "arrivals": [dict(arrival) for arrival in arrivals], "label": label}
-        run = run_deployment(
-            f"update/{region_name}", parameters=parameters, timeout=0, idempotency_key=key, tags=["twin", region_name]
-        )
+        return self._run(f"update/{region_name}", parameters, key, ["twin", region_name, UPDATES])
+
+    def analyse(self, region_name: str, plan: analysis.Plan, turn: int) -> str:
+        """Start the run for a window, or find the one of this turn."""
+        parameters = {"region_name": region_name, "label": plan.span}
+        return self._run(f"assimilate/{region_name}", parameters, f"{plan.key}-{turn}", ["twin", region_name, ANALYSES])
+
+    def _run(self, deployment: str, parameters: dict[str, Any], key: str, tags: list[str]) -> str:
+        run = run_deployment(deployment, parameters=parameters, timeout=0, idempotency_key=key, tags=tags)
         return str(_plain(run).id)
 
     def ended(self, run: str) -> bool | None:
@@ -79,11 +92,14 @@ def _plain(answer: T | Coroutine[Any, Any, T]) -> T:
     return cast(T, answer)
 
 
-def reconcile(client: SyncPrefectClient, region_name: str) -> int:
+def reconcile(client: SyncPrefectClient, region_name: str, role: str) -> int:
     """Give runs that died with their process another try, and end those that used theirs up; how many there were."""
     dead = client.read_flow_runs(
         flow_run_filter=FlowRunFilter.model_validate(
-            {"state": {"type": {"any_": ["RUNNING", "PENDING", "CANCELLING"]}}, "tags": {"all_": ["twin", region_name]}}
+            {
+                "state": {"type": {"any_": ["RUNNING", "PENDING", "CANCELLING"]}},
+                "tags": {"all_": ["twin", region_name, role]},
+            }
         )
     )
     for run in dead:
@@ -122,10 +138,40 @@ def doorbell(place: Region, sources: Sequence[str], settings: Settings, stop: th
         stop.set()  # without its doorbell this process is of no use: it ends, and is started again
 
 
+def bell(place: Region, settings: Settings, stop: threading.Event) -> None:
+    """Start a run for each window that is due, one at a time, until told to stop; one that failed, again by and by."""
+    try:
+        with get_client(sync_client=True) as client:
+            services, runs, run = build(settings), PrefectRuns(client), ""
+            while not stop.wait(settings.watch.poll_seconds):
+                with _next_turn_tries_again():
+                    if run and runs.ended(run) is None:
+                        continue
+                    plan = analysis.due(services.store.at(), place, settings)
+                    turn = int(time.time() // PATIENCE)
+                    run = runs.analyse(place.name, plan, turn) if plan is not None else ""
+    finally:
+        stop.set()
+
+
+def deploy_analyses(place: Region) -> dict[UUID, Flow]:
+    """Register the deployment of the slow half; the flow to run for it."""
+    slow = assimilate.to_deployment(
+        place.name,
+        tags=_tags(place, ANALYSES),
+        description=f"Assimilates observations into the twin of {place.title}: ensemble, 4DEnVar, commit, publish.",
+        entrypoint_type=EntrypointType.MODULE_PATH,
+    )
+    return {_plain(_plain(slow).apply()): assimilate}
+
+
+def _tags(place: Region, role: str) -> list[str]:
+    return ["twin", place.name, role, *(["simulated"] if place.simulated else [])]
+
+
 def deploy(place: Region, sources: Sequence[str], settings: Settings) -> dict[UUID, Flow]:
-    """Register both deployments; the flow to run for each."""
-    tags = ["twin", place.name, *(["simulated"] if place.simulated else [])]
-    module = EntrypointType.MODULE_PATH
+    """Register the deployments of the quick half; the flow to run for each."""
+    tags, module = _tags(place, UPDATES), EntrypointType.MODULE_PATH
     sweep = watch.to_deployment(
         place.name,
         parameters={"region_name": place.name, "sources": list(sources)},
@@ -166,20 +212,26 @@ def main() -> None:
     """Serve until SIGINT or SIGTERM."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--region", required=True)
-    parser.add_argument("--source", action="append", required=True)
+    parser.add_argument("--source", action="append", default=[])
+    parser.add_argument("--analyses", action="store_true", help="serve the slow half: assimilation")
     options = parser.parse_args()
+    if not options.analyses and not options.source:
+        parser.error("expected a --source, or --analyses")
     settings, place = Settings(), region(options.region)
     telemetry.set_up(settings)
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    ringer = threading.Thread(
-        target=doorbell, args=(place, options.source, settings, stop), name="doorbell", daemon=True
-    )
+    if options.analyses:
+        os.nice(NICE)  # arrivals go first
+        ring, role = partial(bell, place, settings, stop), ANALYSES
+    else:
+        ring, role = partial(doorbell, place, options.source, settings, stop), UPDATES
+    ringer = threading.Thread(target=ring, name="bell", daemon=True)
     # A run lives and dies with this process, so its heartbeat would tell nothing, and ending it costs a second a run.
     with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}), get_client(sync_client=True) as client:
-        reconcile(client, place.name)
-        served = deploy(place, options.source, settings)
+        reconcile(client, place.name, role)
+        served = deploy_analyses(place) if options.analyses else deploy(place, options.source, settings)
         ringer.start()
         log.info("serving %s for %s", ", ".join(flow.name for flow in served.values()), place.name)
         while not stop.is_set():

@@ -4,6 +4,7 @@
     catalog ─┼─ supervisor (this process): starts them in order, restarts what dies, one Ctrl-C stops all
     portal  ─┤
     flows   ─┤
+    analyses ┤  unless TWIN_ASSIMILATION__ENABLED=false
     provider ┘  only for a simulated region
 
 A child asks the kernel to be told to stop when this process dies (PR_SET_PDEATHSIG), so nothing stays behind.
@@ -29,6 +30,7 @@ from rich.console import Console
 from infra.settings import Region, Settings
 
 console = Console()
+FLOWS = ("flows", "analyses")  # started last and stopped first
 GRACE = 10.0  # seconds a process has to stop by itself
 PREFECT = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -171,6 +173,8 @@ def plan(settings: Settings, place: Region, sources: Sequence[str]) -> tuple[lis
         processes.append(process("provider", *provide))
     watched = [word for source in sources for word in ("--source", source)]
     processes.append(process("flows", "flows.serve", "--region", place.name, *watched))
+    if settings.assimilation.enabled:
+        processes.append(process("analyses", "flows.serve", "--region", place.name, "--analyses"))
     links = {"portal": at["portal"], "runs (Prefect)": at["prefect"], "catalogue (STAC API)": catalog}
     return processes, links
 
@@ -185,7 +189,7 @@ def supervise(processes: Sequence[Process], links: Mapping[str, str], prepared: 
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
-    flows = [process for process in processes if process.name == "flows"]
+    flows = [process for process in processes if process.name in FLOWS]
     try:
         for process in processes:
             if process not in flows:
@@ -220,7 +224,7 @@ def _revive(processes: Sequence[Process]) -> None:
 
 def _stop_all(processes: Sequence[Process]) -> None:
     """Ask the flows to finish the run under way, then everything else to stop; insist after a grace period each."""
-    flows = [process for process in processes if process.name == "flows"]
+    flows = [process for process in processes if process.name in FLOWS]
     others = [process for process in processes if process not in flows]
     for group, number in ((flows, signal.SIGINT), (others, signal.SIGTERM)):
         for process in group:

@@ -30,6 +30,7 @@ import xarray as xr
 from infra.settings import Region, region, region_grid
 from twin import parameters, state, synthetic
 from twin.errors import SettingsError
+from twin.inputs import THETA
 from twin.land import LandDaily
 
 FORCING, MOISTURE = "simulated-forcing", "simulated-soil-moisture"
@@ -124,10 +125,11 @@ class Provider:
         while last < until and not stopped():
             # Before the first live day nobody observes, so the land may run month by month.
             days = pd.date_range(last + ONE_DAY, min(until, max(last + ONE_DAY, self.first - ONE_DAY)))[:31]
-            land, diagnostics = synthetic.nature(self.model, self.climate, self.parameters, land, days)
+            before = land
+            land, _ = synthetic.nature(self.model, self.climate, self.parameters, land, days)
             last = days[-1]
-            if last >= self.first:
-                surface = diagnostics["volume_fraction_of_condensed_water_in_soil"].isel(time=-1, layer=0).values
+            if last >= self.first:  # one day, so that the mean of its start and end is that of the day
+                surface = 0.5 * (before[THETA] + land[THETA]).isel(layer=0).values
                 seen = synthetic.retrievals(surface, self.climate, last, self.seed)
                 if np.isfinite(seen["surface_soil_moisture"].values).any():  # no overpass, no product
                     self._publish(MOISTURE, f"{last:%Y%m%d}", seen)

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from infra import ingest as reading
 from infra import quicklook, regional
 from infra.bus import Event
 from infra.settings import Region
+from infra.spread import analysed_until, parameters_in_use, spread_after
 from infra.store import Draft, View
 from infra.wiring import Services
 from stac import collection as collections
@@ -79,6 +81,8 @@ class Tally:
     commits: int = 0
     published: int = 0
     events: int = 0
+    analyses: int = 0
+    analysed: str = ""
     seconds: dict[str, float] = field(default_factory=dict)
 
 
@@ -123,10 +127,11 @@ def prepare(services: Services, region: Region, arrivals: Sequence[Mapping[str, 
         quantiles, first_state = reference
         draft.put(region.name, "climatology", quantiles)
         draft.save_restart(region.name, region.start, first_state)
+        draft.put(region.name, "start", first_state)
     prepared = fact(
         REGION_PREPARED, region.name, region.name, {"cells": cells.sizes["cell"], "simulated": region.simulated}
     )
-    _append(draft, region, events=[prepared])
+    append(draft, region, events=[prepared])
     try:
         draft.commit(f"prepare {region.name}")
     except Conflict:
@@ -184,7 +189,7 @@ def set_aside(
 def reconsider(services: Services, region: Region, keys: Sequence[str]) -> None:
     """Let quarantined items be read again: a journal entry takes back that they were set aside."""
     draft = services.store.draft()
-    _append(draft, region, retried=sorted(keys))
+    append(draft, region, retried=sorted(keys))
     draft.commit(f"{region.name}: {len(keys)} items are tried again")
 
 
@@ -204,7 +209,7 @@ def refresh(draft: Draft, region: Region, batch: Batch, services: Services) -> C
     if drivers is None or drivers.sizes["time"] == 0:
         return Change(observations)
     first = pd.Timestamp(drivers.time.values[0])
-    return Change(observations, drivers.sizes["time"], _carry(draft, region, batch, first, services))
+    return Change(observations, drivers.sizes["time"], carry(draft, region, batch, first, services))
 
 
 def _joined(parts: Sequence[xr.Dataset]) -> xr.Dataset:
@@ -213,61 +218,63 @@ def _joined(parts: Sequence[xr.Dataset]) -> xr.Dataset:
     return data.isel(time=~data.indexes["time"].duplicated(keep="last")).sortby("time")
 
 
-def _carry(
+def carry(
     draft: Draft, region: Region, batch: Batch, first: pd.Timestamp, services: Services
 ) -> tuple[pd.Timestamp, pd.Timestamp] | None:
     """Run the land model from the first changed day to the end of the unbroken forcing; the days it ran."""
     origin = pd.Timestamp(region.start)
-    before, frontier = _frontier(draft, region, ()), _frontier(draft, region, batch.granules)
+    before, last_day = frontier(draft, region), frontier(draft, region, batch.granules)
     first = first if before is None else min(first, before + DAY)
-    if frontier is None or first > frontier:
+    if last_day is None or first > last_day:
         return None
-    parameters = draft.dataset(region.name, "parameters").load()
+    parameters = parameters_in_use(draft, region.name)
     own_year = not region.simulated and first < origin + SPIN_UP
     if own_year:
         first = origin
     draft.drop_restarts(region.name, after=first)
     start = draft.restart(region.name, before=first)
     if start is None or own_year:
-        day, land = origin, _initial_state(draft, region, parameters, origin, frontier, services)
+        day, land = origin, initial_state(draft, region, parameters, origin, last_day, services)
     else:
         day, land = pd.Timestamp(start[0]), start[1].load()
-    while day <= frontier:
-        last = min(day + pd.offsets.MonthEnd(0), frontier)
-        drivers = _drivers(draft, region, day, last)
-        land, diagnostics = services.model.run(land, drivers, parameters)
+    while day <= last_day:
+        last = min(day + pd.offsets.MonthEnd(0), last_day)
+        land, diagnostics = services.model.run(land, drivers(draft, region, day, last), parameters)
         keep = diagnostics.sel(time=slice(first, None))
         if keep.sizes["time"]:
             draft.write(region.name, "state", keep[[name for name in KEPT if name in keep]].astype("float32"))
         day = last + DAY
         draft.save_restart(region.name, day, land)
-    return first, frontier
+    parted = spread_after(draft, region, first, last_day, services.model, partial(drivers, draft, region))
+    if parted is not None:
+        draft.write(region.name, "drought", parted)
+    return first, last_day
 
 
-def _initial_state(
-    draft: Draft,
+def initial_state(
+    draft: View,
     region: Region,
     parameters: xr.Dataset,
     origin: pd.Timestamp,
-    frontier: pd.Timestamp,
+    last_day: pd.Timestamp,
     services: Services,
 ) -> xr.Dataset:
     """The state at the region's first day: in equilibrium with its first year of forcing once that year is complete."""
-    if frontier < origin + SPIN_UP - DAY:
+    if last_day < origin + SPIN_UP - DAY:
         return state.initial(parameters)
-    year = _drivers(draft, region, origin, origin + SPIN_UP - DAY)
+    year = drivers(draft, region, origin, origin + SPIN_UP - DAY)
     start = state.initial(parameters, temperature=year["air_temperature"].mean("time", dtype="float64"))
     return state.spin_up(services.model, start, year, parameters)
 
 
-def _drivers(draft: View, region: Region, first: pd.Timestamp, last: pd.Timestamp) -> xr.Dataset:
+def drivers(draft: View, region: Region, first: pd.Timestamp, last: pd.Timestamp) -> xr.Dataset:
     """The stored forcing of some days as the model takes it: each gap filled from the nearest cell that has data."""
     return forcing.fill_nearest(
         draft.dataset(region.name, "forcing")[list(REQUIRED)].sel(time=slice(first, last)).load()
     )
 
 
-def _frontier(view: View, region: Region, granules: Iterable[reading.Granule]) -> pd.Timestamp | None:
+def frontier(view: View, region: Region, granules: Iterable[reading.Granule] = ()) -> pd.Timestamp | None:
     """The last day up to which forcing is unbroken since the region's first day."""
     spans = [record["spans"] for record in view.ledger(region.name).values() if record.get("kind") == "forcing"]
     spans += [_spans(granule) for granule in granules if granule.kind == "forcing"]
@@ -371,7 +378,7 @@ def commit(
         draft = services.store.draft()
         change = refresh(draft, region, batch, services)
         summary = assess(draft, region, change)
-        _append(draft, region, **_entry(draft, region, batch, change, summary, services))
+        append(draft, region, **_entry(draft, region, batch, change, summary, services))
         try:
             return draft.commit(_message(region, batch, summary))
         except Conflict:
@@ -386,7 +393,7 @@ def _still_new(ledger: Mapping[str, Any], batch: Batch) -> Batch:
     return Batch(granules, tuple(r for r in batch.refused if r["key"] not in ledger), batch.waiting, batch.known)
 
 
-def _made_with(view: View, region: Region, services: Services) -> str:
+def made_with(view: View, region: Region, services: Services) -> str:
     """Name and version of the land model, and on what land cover it runs."""
     cover = view.dataset(region.name, "parameters").attrs.get("land_cover")
     number = services.model.version.replace(" to ", "-")  # the last space parts name and version
@@ -410,25 +417,36 @@ def _entry(
     if summary is not None:
         detected = min((r["detected"] for r in consumed), default="")
         latency = {"published": max((r["published"] for r in consumed), default=""), "detected": detected}
-        data = {**about, **summary, **keys, "tier": "open_loop", "latency": latency}
+        summary |= {"tier": "open_loop", **_analysed(draft, region)}
+        data = {**about, **summary, **keys, "latency": latency}
         facts.append(fact(DROUGHT_UPDATED, region.name, f"{region.name}-drought", data))
     elif change.observations or change.forcing:
         facts.append(fact(OBSERVATIONS_INGESTED, region.name, region.name, {**about, **keys}))
-    release = summary and {**summary, "model": _made_with(draft, region, services)}
+    release = summary and {**summary, "model": made_with(draft, region, services)}
     return {"consumed": consumed, "quarantined": list(batch.refused), "release": release, "events": facts}
 
 
-def _append(draft: Draft, region: Region, **fields: Any) -> None:
-    """Add an entry to the region's journal, with the time and the sequence of the release before it."""
+def _analysed(view: View, region: Region) -> dict[str, str]:
+    """Until when observations have been assimilated, where they have."""
+    until = analysed_until(view, region.name)
+    return {} if until is None else {"analysed_until": str(until.date())}
+
+
+def append(draft: Draft, region: Region, **fields: Any) -> None:
+    """Add an entry to the region's journal, with the time, and the sequences of the release and analysis before it."""
     empty: dict[str, Any] = {"consumed": [], "quarantined": [], "events": [], "release": None}
-    previous = _last_release(draft, region, draft.next_seq(region.name))
-    draft.append_journal(region.name, {**empty, **fields, "previous": previous, "time": _stamp(now())})
+    before = {name: last_of(draft, region, kind) for name, kind in _POINTERS.items()}
+    draft.append_journal(region.name, {**empty, **fields, **before, "time": _stamp(now())})
 
 
-def _last_release(view: View, region: Region, sequence: int) -> int | None:
-    """The sequence of the newest release before `sequence`."""
-    for entry in view.journal(region.name, after=sequence - 2):
-        return entry["seq"] if entry.get("release") else entry.get("previous")
+_POINTERS = {"previous": "release", "analysed": "analysis"}  # what an entry calls the last one before it of a kind
+
+
+def last_of(view: View, region: Region, kind: str) -> int | None:
+    """The sequence of the newest entry with a `release`, or with an `analysis`."""
+    pointer = next(name for name, of in _POINTERS.items() if of == kind)
+    for entry in view.journal(region.name, after=view.next_seq(region.name) - 2):
+        return entry["seq"] if entry.get(kind) else entry.get(pointer)
     return None
 
 
@@ -469,7 +487,7 @@ def release_of(services: Services, region: Region, entry: Mapping[str, Any]) -> 
     look = quicklook.keep(view, region.name, f"{region.name}-r{entry['seq']}", pictures)
     written = [str(name) for group in ("drought", "state") for name in view.dataset(region.name, group).data_vars]
     return {
-        "model": _made_with(view, region, services),  # of entries that do not say it
+        "model": made_with(view, region, services),  # of entries that do not say it
         **entry["release"],
         "region": region.name,
         "title": region.title,
@@ -478,7 +496,7 @@ def release_of(services: Services, region: Region, entry: Mapping[str, Any]) -> 
         "simulated": region.simulated,
         "sequence": entry["seq"],
         "previous": entry["previous"],
-        "tier": "open_loop",
+        "tier": entry["release"].get("tier", "open_loop"),
         "time": entry["time"],
         "snapshot": snapshot,
         "quick_look": look,
@@ -521,7 +539,7 @@ def _uncontested(granule: reading.Granule, ledger: Mapping[str, Mapping[str, Any
 
 def waits_for(view: View, region: Region) -> str | None:
     """The day of forcing that is missing before days that are there, so that these must wait; None if nothing waits."""
-    edge = _frontier(view, region, ())
+    edge = frontier(view, region)
     missing = pd.Timestamp(region.start) if edge is None else edge + DAY
     ends = [
         pd.Timestamp(last)

@@ -74,6 +74,7 @@ class Product:
     error_band    native name of the pixel's own standard deviation, in the unit of the value
     floor         smallest standard deviation of a cell mean: what a cell mean cannot represent however many pixels
                   it has (representativeness, errors shared by neighbours)
+    local_time    hour of local solar time at which the sensor passes; None for a mean of the day
     aggregates    native names that give away a file of means over more than a step, which is another product
     """
 
@@ -89,6 +90,7 @@ class Product:
     floor: float = 0.0
     flags: tuple[Flag, ...] = ()
     derived: tuple[Derived, ...] = ()
+    local_time: float | None = None
     aggregates: tuple[str, ...] = ()
 
     def recognise(self, item: Mapping[str, Any]) -> bool:
@@ -152,6 +154,7 @@ PRODUCTS: tuple[Product, ...] = (
         provides=(_MOISTURE,),
         error=0.04,  # the mission's requirement on the unbiased error, m3 m-3
         floor=0.02,
+        local_time=6.0,
         # bit 0 set: not of recommended quality, 1: not attempted, 2: failed; bit 3 is about freezing and thawing
         flags=(Flag("retrieval_qual_flag", meaning="recommended quality", clear=0b111, optional=True),),
     ),

@@ -15,6 +15,14 @@ def only_this_machine():
     socket_allow_hosts(["127.0.0.1", "::1", "localhost"], allow_unix_socket=True)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def no_assimilation_unless_asked():
+    """What is not about assimilation does not wait for it: a test of it sets TWIN_ASSIMILATION__ENABLED itself."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TWIN_ASSIMILATION__ENABLED", "false")
+        yield
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """The folder of real data; tests that need it are skipped, with this reason, where there is none."""

@@ -30,8 +30,8 @@ from twin.parameters.soil import (
     COSBY_UM,
     GRASS_ROOTS,
     dependent,
+    hydraulics,
     root_fractions,
-    soil_from_texture,
 )
 from twin.parameters.tiles import tile_parameters
 
@@ -114,7 +114,7 @@ class Control:
 
         humidity   of each cell's climate, as `humidity` gives it, (cell)
         residual   fields on RESIDUAL in standard deviations, (field, cell)
-        returns    a new Dataset; attribute clipped counts the cells with a hydraulic parameter held at a bound
+        returns    a new Dataset; attribute clipped counts the cells with a hydraulic parameter next to a bound
         """
         if np.shape(z) != (self.size,):
             raise VariableError("control vector", expected=f"shape ({self.size},)", found=f"shape {np.shape(z)}")
@@ -129,7 +129,7 @@ class Control:
                 exponents[factor.parameter] = exponents.get(factor.parameter, 0.0) + factor.deviation * field
         hydraulic = {name: exponents.pop(name) for name in tuple(exponents) if name in BOUNDS}
         if hydraulic:
-            ds = _hydraulics(ds, hydraulic)
+            ds = _with_soil(ds, {name: _moved(name, ds[name].values, each) for name, each in hydraulic.items()})
         return ds.assign({name: _scaled(ds, name, exponent) for name, exponent in _placed(ds, exponents).items()})
 
     def constants(self, z: np.ndarray) -> dict[str, float]:
@@ -168,11 +168,7 @@ class Control:
     def _pedotransfer(self, z: np.ndarray, background: xr.Dataset) -> xr.Dataset:
         variant = background.attrs["pedotransfer"]
         chosen = replace(_COSBY[variant], kappa=self.pedotransfer(z, variant))
-        sand, clay = (background[name].values for name in ("sand", "clay"))
-        soil = soil_from_texture(sand, np.maximum(1.0 - sand - clay, 0.0), clay, variant, pedotransfer=chosen)
-        held = max(int(soil.attrs[f"clipped_{name}"]) for name in BOUNDS)
-        changed = {name: soil[name].variable for name in soil.data_vars if name != "soil_albedo"}
-        return background.assign(changed).assign_attrs(clipped=held)
+        return _with_soil(background, hydraulics(background["sand"].values, background["clay"].values, chosen))
 
 
 def humidity(forcing: xr.Dataset) -> np.ndarray:
@@ -186,20 +182,38 @@ def humidity(forcing: xr.Dataset) -> np.ndarray:
     return np.clip((np.log(index) - np.log(0.5)) / 0.7, -3.0, 3.0)
 
 
-def _hydraulics(ds: xr.Dataset, exponents: Mapping[str, np.ndarray]) -> xr.Dataset:
-    """The soil with factors on b, psi_s, K_s, theta_s, within their bounds, and all that follows from them."""
+def _with_soil(ds: xr.Dataset, raw: Mapping[str, np.ndarray]) -> xr.Dataset:
+    """The soil with these b, psi_s, K_s or theta_s, brought within their bounds, and all that follows from them."""
     retention = ds.attrs.get("retention", BROOKS_COREY)
     bounds = BOUNDS if retention == BROOKS_COREY else BOUNDS_VAN_GENUCHTEN
     values = {name: ds[name].values for name in (*BOUNDS, "theta_r")}
-    held = np.zeros(ds.sizes["cell"], bool)
-    for name, exponent in exponents.items():
-        raw = _moved(name, values[name], exponent)
-        values[name] = np.clip(raw, *bounds[name])
-        held |= np.atleast_2d(values[name] != raw).any(axis=0)
+    near = np.zeros(ds.sizes["cell"], bool)
+    for name in raw.keys() & bounds.keys():
+        values[name], held = _within(raw[name], *bounds[name], logarithmic=name != "theta_s")
+        near |= np.atleast_2d(held).any(axis=0)
     clay = ds["clay"].values if "clay" in ds else np.full(ds.sizes["cell"], 0.2)
     values |= dependent(values, clay, retention)
-    clipped = max(int(held.sum()), int(ds.attrs.get("clipped", 0)))
-    return ds.assign({n: (ds[n].dims, v, ds[n].attrs) for n, v in values.items()}).assign_attrs(clipped=clipped)
+    clipped = max(int(near.sum()), int(ds.attrs.get("clipped", 0)))
+    return ds.assign({n: (ds[n].dims, v, ds[n].attrs) for n, v in values.items() if n in ds}).assign_attrs(
+        clipped=clipped
+    )
+
+
+def _within(raw: np.ndarray, low: float, high: float, logarithmic: bool) -> tuple[np.ndarray, np.ndarray]:
+    """(`raw` brought within its bounds, where that changed it): left alone but for the last twentieth before a bound.
+
+    From there on a bound is neared exponentially, with the same slope, so that a step towards it is still felt.
+    """
+    tiny = np.finfo(np.float64).tiny
+    scale = (lambda x: np.log(np.maximum(x, tiny))) if logarithmic else np.asarray
+    u, (a, b) = scale(raw), (float(scale(low)), float(scale(high)))
+    margin = 0.05 * (b - a)
+    over, under = np.maximum(u - (b - margin), 0.0), np.maximum((a + margin) - u, 0.0)
+    near = (over > 0.0) | (under > 0.0)
+    eased = np.where(
+        over > 0.0, b - margin * np.exp(-over / margin), np.where(under > 0.0, a + margin * np.exp(-under / margin), u)
+    )
+    return np.where(near, np.exp(eased) if logarithmic else eased, raw), near
 
 
 def _placed(ds: xr.Dataset, exponents: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

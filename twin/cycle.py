@@ -54,7 +54,7 @@ NEAR = 0.1  # a predicted J is believed if it missed by less than this share of 
 FAR = 3.0  # standard deviations of the prior beyond which a linear step is not believed
 FARTHEST = 4.0  # and beyond which an analysis is not
 REJECTED = 0.05  # share of the observations the background check may refuse
-CLIPPED = 0.05  # share of the cells whose soil may be held at a bound
+CLIPPED = 0.25  # share of the cells whose soil may be next to a bound
 WORSE = 1.02  # times the error of the open loop that withheld observations may show
 PATCH, LENGTH = 150.0, 200.0  # km: size of what has one field weight, and distance over which residuals decorrelate
 SETTLED = 1.2  # ratio within which an estimate of errors counts as unchanged
@@ -94,7 +94,8 @@ class Analysis:
     z, covariance   the control vector (n) and its covariance (n, n), in standard deviations of the prior
     residual        fields of stage 2, (field, cell), zero where none was accepted
     parameters      of the land model at z, (…, cell)
-    members         control vectors of the posterior ensemble (realization, n)
+    members         control vectors of the posterior ensemble (realization, n), and the fields of each, (realization,
+    residuals       field, cell), None where stage 2 found nothing
     states          of the window and the members: `root_zone_soil_moisture` (time, cell), the analysis',
                     `…_mean`, `…_spread`, `…_low`, `…_high` (5 and 95 %) of the members, and `end:<state>`
                     (realization, …, cell) after the last day, the analysis first, then the members
@@ -109,6 +110,7 @@ class Analysis:
     residual: np.ndarray | None
     parameters: xr.Dataset
     members: np.ndarray
+    residuals: np.ndarray | None
     states: xr.Dataset
     diagnostics: dict[str, Any]
     predicted: dict[str, xr.Dataset]
@@ -157,6 +159,9 @@ class _Known:
     alpha: float
     offset: float  # standard deviation
     screenings: list[obs.Screening]
+    value: np.ndarray  # (p) to fit, and their errors: those given but near the lowest value that passes the gate
+    error: np.ndarray
+    lowest: int  # how many are not above that
 
     @classmethod
     def of(cls, given: Observations, options: Options, rng: np.random.Generator) -> _Known:
@@ -167,6 +172,9 @@ class _Known:
             options.inflation.get(given.sensor, 1.0),
             options.offset.get(given.sensor, 0.0),
             [],
+            given.value,
+            given.error,
+            int((given.value <= obs.RULES[given.variable].low).sum()),
         )
 
     @property
@@ -180,6 +188,27 @@ class _Known:
     def keep(self, which: np.ndarray) -> None:
         """Go on with those only."""
         self.observations, self.withheld = self.observations.select(which), self.withheld[which]
+        self.value, self.error = self.observations.value, self.observations.error
+
+    def fit(self, predicted: np.ndarray) -> np.ndarray:
+        """Innovations (p), of values and errors that allow for what the gate cut off below."""
+        o, low = self.observations, obs.RULES[self.observations.variable].low
+        expected = predicted + self._offsets(o.value - predicted)
+        self.value, self.error = obs.untruncated(o.value, o.error, expected, low, self.below)
+        return self.value - predicted
+
+    def _offsets(self, d: np.ndarray) -> np.ndarray:
+        """The most likely offset of the cell of each observation (p)."""
+        _, group, count = np.unique(self.observations.cell, return_inverse=True, return_counts=True)
+        if not self.offset:
+            return np.zeros_like(d)
+        mean, noise = np.bincount(group, d) / count, self.alpha * np.bincount(group, self.error**2) / count**2
+        return (mean * self.offset**2 / (self.offset**2 + noise))[group]
+
+    @property
+    def below(self) -> int:
+        """How many the gate refused for values too low."""
+        return min(self.screenings[0].rejected["range"], self.lowest)
 
     def estimate(self, d: np.ndarray, mean_spread: np.ndarray, options: Options) -> bool:
         """Estimate α and the offset from the innovations (p); whether either moved much.
@@ -187,7 +216,7 @@ class _Known:
         mean_spread   variance of the cells' mean innovation that the ensemble explains, (k) by cell in their order
         """
         before = self.alpha, self.offset
-        used, cell, error = self.used, self.observations.cell, self.observations.error
+        used, cell, error = self.used, self.observations.cell, self.error
         if self.sensor not in options.inflation:
             self.alpha = obs.inflation(d[used], cell[used], self.observations.day[used])
         if self.sensor not in options.offset and used.any():
@@ -335,7 +364,7 @@ class _Cycle:
     rng: np.random.Generator
     options: Options
     steps: list[dict[str, float]] = field(default_factory=list)
-    clipped: list[int] = field(default_factory=list)  # cells with a soil parameter at a bound: before and after
+    clipped: list[int] = field(default_factory=list)  # cells with a soil parameter next to a bound: before and after
     amplitude: float = 0.0  # of what differs between places, in standard deviations of its prior
 
     def analysis(self) -> Analysis:
@@ -388,7 +417,7 @@ class _Cycle:
                 left = {k.sensor: self._check(k, seen[k.sensor]) for k in self.known}
                 seen = {name: values[:, left[name]] for name, values in seen.items()}
                 open_loop = {name: values[left[name]] for name, values in open_loop.items()}
-            d = self._innovations({name: values[0] for name, values in seen.items()})
+            d = {k.sensor: k.fit(seen[k.sensor][0]) for k in self.known}
             moved = [k.estimate(d[k.sensor], _mean_spread(k, seen[k.sensor]), self.options) for k in self.known]
             parts, variance = self._sums(seen, d, linear)
             total = fourdenvar.total(parts)
@@ -415,14 +444,14 @@ class _Cycle:
         return good
 
     def _innovations(self, predicted: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        return {k.sensor: k.observations.value - predicted[k.sensor] for k in self.known}
+        return {k.sensor: k.value - predicted[k.sensor] for k in self.known}
 
     def _sums(
         self, seen: Mapping[str, np.ndarray], d: Mapping[str, np.ndarray], linear: fourdenvar.Filter | None
     ) -> tuple[list[fourdenvar.Sums], dict[str, np.ndarray]]:
         """(the sums of every sensor and tile; the variances (p) they were made with, by sensor)."""
         parts: list[fourdenvar.Sums] = []
-        variance = {k.sensor: k.alpha * k.observations.error**2 for k in self.known}
+        variance = {k.sensor: k.alpha * k.error**2 for k in self.known}
         for k in self.known:
             scale = np.float32(np.sqrt(len(seen[k.sensor]) - 2.0))
             for key, at in self._chunks(k):
@@ -477,7 +506,7 @@ class _Cycle:
         raw = FIRST_AMPLITUDE * (raw - raw.mean(axis=0))
         members = np.broadcast_to(x, (N + 1, x.size))
         seen, kept, _ = self.work.predict(members, self.known, np.concatenate([np.zeros_like(raw[:1]), raw]))
-        d = self._innovations({name: values[0] for name, values in seen.items()})
+        d = {k.sensor: k.fit(seen[k.sensor][0]) for k in self.known}
         raw = raw[kept[1:] - 1]
         parts = self._by_patch(patches, seen, d, withheld=False)
         self.amplitude = _amplitude(parts)
@@ -517,7 +546,7 @@ class _Cycle:
         """Sums of every sensor and patch, of the observations used or withheld; without `seen` of d alone."""
         parts = []
         for k in self.known:
-            variance = k.alpha * k.observations.error**2
+            variance = k.alpha * k.error**2
             patch = np.where(k.withheld == withheld, patches.of_cell[k.observations.cell], -1)
             order = np.argsort(patch, kind="stable")
             edges = np.searchsorted(patch[order], np.arange(patches.count + 1))
@@ -554,6 +583,7 @@ class _Cycle:
             residual=None if local is None else local.mean,
             parameters=self._parameters(x, local),
             members=members[1:],
+            residuals=None if residuals is None else residuals[kept][1:],
             states=states,
             diagnostics=self._diagnostics(x, P, local, predicted, len(members) - 1, cells),
             predicted=predicted,
@@ -584,7 +614,8 @@ class _Cycle:
             )
         before, after = self.clipped[0], self.clipped[-1]
         if after > max(CLIPPED * self.work.cells, before):
-            doubts.append(f"{after} of {self.work.cells} cells have a soil parameter at its bound, {before} did before")
+            found = f"{after} of {self.work.cells} cells, {before} before"
+            doubts.append(f"soil parameters next to their bounds in {found}")
         for name, table in predicted.items():
             scores = withheld_scores(table)
             if scores and scores["analysis_ubrmse"] > WORSE * scores["open_loop_ubrmse"]:

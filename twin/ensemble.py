@@ -68,7 +68,10 @@ class Window:
 class Forcing(Protocol):
     """Forcing by tiles, for a region too large to hold at once or to send about."""
 
-    key: str
+    @property
+    def key(self) -> str:
+        """A digest of its content."""
+        ...
 
     def tile(self, cells: slice) -> xr.Dataset:
         """The forcing of these cells, (time, cell), from the first day of the lead to the last of the window."""

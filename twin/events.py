@@ -15,8 +15,17 @@ REGION_PREPARED = "twin.region.prepared.v1"
 OBSERVATIONS_INGESTED = "twin.observations.ingested.v1"
 DROUGHT_UPDATED = "twin.drought.updated.v1"
 ITEM_QUARANTINED = "twin.item.quarantined.v1"
+ANALYSIS_COMPLETED = "twin.analysis.completed.v1"
+ANALYSIS_REFUSED = "twin.analysis.refused.v1"
 
-TYPES = (REGION_PREPARED, OBSERVATIONS_INGESTED, DROUGHT_UPDATED, ITEM_QUARANTINED)
+TYPES = (
+    REGION_PREPARED,
+    OBSERVATIONS_INGESTED,
+    DROUGHT_UPDATED,
+    ITEM_QUARANTINED,
+    ANALYSIS_COMPLETED,
+    ANALYSIS_REFUSED,
+)
 REPORTED = frozenset({"time", "latency", "snapshot", "item"})
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import xarray as xr
+from scipy.signal import lfilter
 
 from twin import checks
 from twin.errors import RangeError, SettingsError, TimeError, VariableError
@@ -223,6 +224,20 @@ def attributes(name: str) -> dict[str, str]:
     if name in VARIABLES:
         return VARIABLES[name].attrs
     return {"standard_name": name, "units": "kg m-2 s-1", "long_name": name.removesuffix("_flux")}
+
+
+def rain_factors(seed: int, member: int, days: int, deviation: float = 0.3, memory: float = 30.0) -> np.ndarray:
+    """Factors (days) on the precipitation of one member: log-normal, mean 1 in the long run, 1 before the first day.
+
+    deviation   of their logarithm, once they have forgotten the start; memory is the e-folding time in days
+    The logarithm is an autoregressive process of first order that starts at 0, so that members part with time. Ref:
+    Reichle et al. (2007), J. Geophys. Res. 112, D09108 (log-normal, correlated factors on precipitation).
+    """
+    draws = np.random.default_rng([seed, member]).standard_normal(days)
+    kept = np.exp(-1.0 / memory)
+    walk = lfilter([np.sqrt(1.0 - kept**2)], [1.0, -kept], draws)
+    spread = 1.0 - kept ** (2.0 * np.arange(1, days + 1))
+    return np.exp(deviation * walk - 0.5 * deviation**2 * spread)
 
 
 def fill_nearest(ds: xr.Dataset) -> xr.Dataset:

@@ -18,6 +18,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import xarray as xr
+from scipy.optimize import brentq
+from scipy.special import ndtr
 
 from twin.checks import check_dims, check_present, check_units
 from twin.errors import RangeError, TimeError, VariableError
@@ -33,6 +35,7 @@ RAIN = 1.0 / 86400.0  # kg m-2 s-1: a mean of a millimetre a day, today or in th
 LISTED = 100  # rejected observations that are told one by one
 LAGS, LAG_BIN = 60, 5  # days: how far residuals are compared, in bins of how many lags
 ALPHA = (1.0, 20.0)
+NARROW = 0.05  # share of the error that is thought of as none, near a bound
 
 
 @dataclass(frozen=True)
@@ -209,6 +212,33 @@ def total_error(variable: str, value: np.ndarray, stated: np.ndarray, cell: np.n
     rules = RULES[variable]
     size = np.maximum(np.abs(value), np.abs(_cell_median(value, cell)))
     return np.hypot(np.maximum(stated, rules.total), rules.relative * size)
+
+
+def untruncated(
+    value: np.ndarray, error: np.ndarray, expected: np.ndarray, low: float, below: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """(value, error) (p) to fit in place of those given, of which only what exceeds `low` is known.
+
+    expected   (p) what they would be without error
+    below      how many more there were, at `low` or below
+    What is left of errors that are cut off below is not 0 on average: of y ~ N(η, s²), y > low, the mean is m = η + s λ
+    and the variance v s², with a = (low − η)/s, λ = φ(a)/Φ(−a), v = 1 + a λ − λ². A least-squares step with
+    y′ = η + (y − m)/v and s′ = s/√v is one of Fisher's scoring towards the most likely η. Near the bound errors are
+    taken as narrow as `below` says, Σ Φ(a)/Φ(−a) = below, for a product's are smaller where it is dry.
+    Refs: Cohen (1950), Ann. Math. Stat. 21, 557; McCullagh & Nelder (1989), Generalized Linear Models, section 2.5.
+    """
+    above = np.maximum((expected - low) / error, -1.0)  # further below, nothing is known of η
+
+    def missing(width: float) -> float:
+        return float((ndtr(-above / width) / ndtr(above / width)).sum()) - below
+
+    if not below or missing(NARROW) >= 0.0:
+        return value, error
+    width = 1.0 if missing(1.0) <= 0.0 else brentq(missing, NARROW, 1.0, xtol=1e-3)
+    a = -above / width
+    ratio = np.exp(-0.5 * a * a) / (np.sqrt(2.0 * np.pi) * ndtr(-a))
+    shrink = 1.0 + a * ratio - ratio * ratio
+    return expected + (value - expected - width * error * ratio) / shrink, error / np.sqrt(shrink)
 
 
 def inflation(d: np.ndarray, cell: np.ndarray, day: np.ndarray) -> float:
@@ -431,13 +461,13 @@ def _few(observations: Observations, land: xr.Dataset) -> np.ndarray:
     return ~_enough(observations.cell)
 
 
-# By name, in the order they are asked: what no ground can be first, what needs a series of good values last.
+# By name, in the order they are asked: what the ground says first, what needs a series of good values last.
 GATES: Mapping[str, Gate] = {
-    "range": _implausible,
     "water": _watery,
     "vegetation": _overgrown,
     "frozen": _frozen,
     "snow": _snowy,
+    "range": _implausible,
     "stuck": _stuck,
     "spike": _spiky,
     "few": _few,

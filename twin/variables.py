@@ -42,6 +42,7 @@ _own = Variable  # what CF has no name of its own for
 _TC, _TLC = ("time", "cell"), ("time", "layer", "cell")
 _THETA = "volume_fraction_of_condensed_water_in_soil"
 _GPP = "gross_primary_productivity_of_biomass_expressed_as_carbon"
+_SPREAD = "standard deviation of root-zone soil moisture among the members"
 _PERCENTILE = "percentile of root-zone soil moisture among the reference years"
 _CLASS = "drought class: D0..D4 are 1..5, W0..W4 are -1..-5, 0 is neither"
 
@@ -83,6 +84,7 @@ _ROWS = (
     _own("surface_soil_moisture", _THETA, "m3 m-3", _TC, 0.0, 1.0, "satellite soil moisture, top 5 cm", "observation"),
     _own("sif_radiance", "", "W m-2 sr-1 um-1", _TC, -5.0, 20.0, "satellite fluorescence of leaves", "observation"),
     _own("root_zone_soil_moisture", _THETA, "m3 m-3", _TC, 0.0, 1.0, "soil moisture of the top metre", "drought"),
+    _own("root_zone_soil_moisture_spread", "", "m3 m-3", _TC, 0.0, 1.0, _SPREAD, "drought"),
     _own("soil_moisture_percentile", "", "%", _TC, 0.0, 100.0, _PERCENTILE, "drought"),
     _own("drought_class", "", "1", _TC, -5.0, 5.0, _CLASS, "drought"),
 )

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -224,14 +224,12 @@ def soil_from_texture(
     bulk_density: ArrayLike | None = None,
     organic_carbon: ArrayLike | None = None,
     soil_albedo: ArrayLike = SOIL_ALBEDO,
-    pedotransfer: Pedotransfer | None = None,
 ) -> xr.Dataset:
     """Soil parameters of each cell, dims (cell) or (layer, cell) as the texture, float64; soil_albedo (cell).
 
     sand, silt, clay   fractions of the fine earth, (cell) or (layer, cell); they may add up to anything from 0.9 to 1.1
     variant            a name in VARIANTS. Tóth's tell topsoil from subsoil, so their results have layers always
     bulk_density       kg m-3, and organic_carbon, kg kg-1: needed by "toth", (cell) or (layer, cell)
-    pedotransfer       other constants than the variant's, for those of Cosby
     returns            b, psi_s, K_s, theta_s, theta_c, theta_w, theta_r, heat_capacity, heat_conductivity, soil_albedo;
                        attributes pedotransfer and retention name the curve, `clipped_b` and so on count the cells held
                        at a bound
@@ -241,10 +239,6 @@ def soil_from_texture(
     if variant not in VARIANTS:
         raise SettingsError("pedotransfer variant", expected=", ".join(VARIANTS), found=repr(variant))
     chosen = VARIANTS[variant]
-    if pedotransfer is not None:
-        if variant not in ("cosby", "cosby-um"):
-            raise SettingsError("pedotransfer constants", expected="variant cosby or cosby-um", found=repr(variant))
-        chosen = replace(chosen, function=partial(_cosby, pedotransfer))
     known = {"bulk_density": bulk_density, "organic_carbon": organic_carbon}
     missing = [name for name in chosen.needs if known[name] is None]
     if missing:

@@ -22,7 +22,6 @@ import pandas as pd
 import xarray as xr
 
 from infra import regional, spread, verbs
-from infra.compute import chosen
 from infra.settings import Region, Settings
 from infra.store import Draft, View
 from infra.tasks import Tasks, Track, tidy
@@ -51,6 +50,7 @@ class Plan:
     first: pd.Timestamp
     sensors: tuple[str, ...]
     forcing: str  # key of the forcing alone: members outlive a late observation
+    items: int  # of observations
 
     @property
     def span(self) -> str:
@@ -59,8 +59,8 @@ class Plan:
 
 def due(view: View, region: Region, settings: Settings) -> Plan | None:
     """The newest window, if it is not the one last analysed; None too where there is nothing to assimilate yet."""
-    chosen_ = settings.assimilation
-    if not chosen_.enabled or not view.has(region.name, "grid"):
+    given = settings.assimilation
+    if not given.enabled or not view.has(region.name, "grid"):
         return None
     records = [record for record in view.ledger(region.name).values() if record["status"] == "consumed"]
     seen = [r for r in records if r["kind"] == "observation" and _known(r["product"])]
@@ -69,9 +69,9 @@ def due(view: View, region: Region, settings: Settings) -> Plan | None:
         return None
     origin = pd.Timestamp(region.start)
     reached = min(frontier, max(pd.Timestamp(last) for r in seen for _, last in r["spans"]))
-    last = origin + ((reached - origin).days + 1) // chosen_.every * chosen_.every * DAY - DAY
-    first = max(origin, last - (chosen_.window - 1) * DAY)
-    if (last - first).days + 1 < chosen_.least:
+    last = origin + ((reached - origin).days + 1) // given.every * given.every * DAY - DAY
+    first = max(origin, last - (given.window - 1) * DAY)
+    if (last - first).days + 1 < given.least:
         return None
     within = [r for r in seen if _meets(r, first, last)]
     lead = max(origin, first - LEAD)
@@ -81,10 +81,10 @@ def due(view: View, region: Region, settings: Settings) -> Plan | None:
     window = Window(first, last, 1 if first - lead >= LEAD else CYCLES)
     weather = _key([str(lead.date()), str(last.date())], sorted(r["key"] for r in drivers))
     span = [str(first.date()), str(last.date())]
-    key = _key(view.model(region.name), chosen_.identity, span, weather, sorted(r["key"] for r in within))
+    key = _key(view.model(region.name), given.identity, span, weather, sorted(r["key"] for r in within))
     if key == (last_attempt(view, region) or {}).get("key"):
         return None
-    return Plan(key, window, lead, tuple(sorted({r["product"] for r in within})), weather)
+    return Plan(key, window, lead, tuple(sorted({r["product"] for r in within})), weather, len(within))
 
 
 def _key(*parts: Any) -> str:
@@ -112,8 +112,8 @@ def assimilate(services: Services, region: Region, plan: Plan, track: Track | No
     options = Options(
         members=given.members, tile=given.tile, loops=given.loops, withheld=given.withheld, residual=given.local
     )
-    rng = np.random.default_rng(int(plan.key[:15], 16))
-    with chosen(settings) as compute:
+    rng = np.random.default_rng(int(plan.forcing[:15], 16))  # the first members are drawn anew for other weather only
+    with services.compute as compute:
         tasks = Tasks(compute, settings.home / "tasks", track=track)
         try:
             return cycle.assimilate(services.model, prior, forcing, observed, plan.window, rng, tasks.map, options)
@@ -224,6 +224,7 @@ def _installed(
     """Write the analysis and everything that follows from it; the fields of its journal entry."""
     window, origin = plan.window, pd.Timestamp(region.start)
     prior = draft.dataset(region.name, "parameters").load()
+    known = [draft.dataset(region.name, "analysis").attrs["first"]] if draft.has(region.name, "analysis") else []
     about = {"key": plan.key, "first": str(window.first.date()), "last": str(window.last.date())}
     draft.put(region.name, "analysis", analysis.parameters[list(prior.data_vars)].assign_attrs(**prior.attrs, **about))
     kept = services.settings.assimilation.carried
@@ -237,7 +238,8 @@ def _installed(
         draft.put(region.name, "climatology", quantiles)
         draft.save_restart(region.name, origin, land)
     change = verbs.Change(state=verbs.carry(draft, region, verbs.Batch(), origin, services))
-    within = analysis.states[spread.SPREAD].transpose("time", "cell")
+    days = pd.date_range(min(window.first, *map(pd.Timestamp, known)), window.last)  # it knows nothing of earlier ones
+    within = analysis.states[spread.SPREAD].transpose("time", "cell").reindex(time=days)
     draft.write(region.name, "drought", within.to_dataset().astype("float32"))
     summary = verbs.assess(draft, region, change)
     assert summary is not None
@@ -273,7 +275,7 @@ def _members(draft: View, region: Region, plan: Plan, analysis: Analysis, count:
 def _record(plan: Plan, analysis: Analysis | str) -> dict[str, Any]:
     """What the journal keeps of an analysis: plain JSON."""
     window = [str(plan.window.first.date()), str(plan.window.last.date())]
-    base = {"key": plan.key, "window": window, "sensors": list(plan.sensors)}
+    base = {"key": plan.key, "window": window, "sensors": list(plan.sensors), "items": plan.items}
     if isinstance(analysis, str):
         return {**base, "accepted": False, "reasons": [analysis], "diagnostics": None}
     return {
@@ -293,7 +295,7 @@ def _told(record: Mapping[str, Any]) -> dict[str, Any]:
     }
     numbers = {name: found.get(name) for name in ("observations", "members", "dofs", "chi2", "patches")}
     return {
-        **{name: record[name] for name in ("key", "window", "accepted", "reasons")},
+        **{name: record[name] for name in ("key", "window", "items", "accepted", "reasons")},
         **({**numbers, "sensors": sensors} if found else {}),
     }
 

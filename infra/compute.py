@@ -28,8 +28,6 @@ from typing import Any, NamedTuple, Protocol, Self
 from infra.settings import ComputeSettings, Settings
 from twin.errors import SettingsError, Transient
 
-Mapper = Callable[..., Iterable[Any]]
-
 _AHEAD = 4  # calls handed over at a time for each worker there may be
 _ATTEMPTS = 2  # of a call that raises
 _DEATHS = 10  # workers that may die with a call on them: most were only near it
@@ -245,11 +243,6 @@ def chosen(settings: Settings) -> Compute:
         return Dask(partial(_jobs, given, QUEUES[given.kind]), given.jobs, folder, given.start_timeout)
     known = " or ".join(sorted(("local", "processes", *QUEUES)))
     raise SettingsError("TWIN_COMPUTE__KIND", expected=known, found=given.kind, where="environment")
-
-
-def mapper(settings: Settings) -> Mapper:
-    """The map that TWIN_COMPUTE__KIND names; SettingsError for a kind there is not."""
-    return chosen(settings).map
 
 
 def job_script(settings: Settings) -> str:

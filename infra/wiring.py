@@ -14,10 +14,10 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
-from infra import compute
 from infra.arrivals import Arrivals
 from infra.bus import EventBus
 from infra.bus_log import LogBus
+from infra.compute import Compute, chosen
 from infra.positions import Positions
 from infra.settings import CatalogSettings, Settings
 from infra.store import Store
@@ -39,7 +39,7 @@ class Services:
     catalog: Listing
     bus: EventBus
     model: LandModel
-    map: compute.Mapper
+    compute: Compute
     settings: Settings
     positions: Positions
 
@@ -53,12 +53,13 @@ def build(settings: Settings) -> Services:
 
     url = settings.catalog.url or f"http://127.0.0.1:{EMBEDDED}"
     token = settings.catalog.token
+    compute = chosen(settings)
     return Services(
         store=Store.open(settings.store.url or settings.home / "store"),
         catalog=Translated(ApiCatalog(url, token.get_secret_value() if token else None)),
         bus=_of_kind("BUS", settings.bus.kind, BUSES)(settings),
-        model=_of_kind("MODEL", settings.model.kind, MODELS)(settings),
-        map=compute.mapper(settings),
+        model=_of_kind("MODEL", settings.model.kind, MODELS)(settings, compute),
+        compute=compute,
         settings=settings,
         positions=Positions(settings.home / "positions", _target(url, settings)),
     )
@@ -139,46 +140,47 @@ def _log_bus(settings: Settings) -> EventBus:
     return LogBus(settings.bus.url or settings.home / "events.sqlite")
 
 
-def _land_daily(settings: Settings) -> LandModel:
+def _land_daily(settings: Settings, _compute: Compute) -> LandModel:
     from twin.land import LandDaily  # compiled on import
 
     return LandDaily(precision=settings.model.precision)
 
 
-def _land(settings: Settings) -> LandModel:
+def _land(settings: Settings, _compute: Compute) -> LandModel:
     from twin.land import Land
+    from twin.operators import FLUORESCENCE
 
-    chosen = settings.model
+    given = settings.model
     return Land(
-        chosen.step,
-        precision=chosen.precision,
-        retention=chosen.retention,
-        numerics=chosen.numerics,
-        runoff=chosen.runoff,
-        shower=chosen.shower,
-        wind_height=chosen.wind_height,
-        air_height=chosen.air_height,
-        diffuse=chosen.diffuse,
-        fluxes=("water_evapotranspiration_flux",),  # the one that is kept, besides runoff
+        given.step,
+        precision=given.precision,
+        retention=given.retention,
+        numerics=given.numerics,
+        runoff=given.runoff,
+        shower=given.shower,
+        wind_height=given.wind_height,
+        air_height=given.air_height,
+        diffuse=given.diffuse,
+        fluxes=("water_evapotranspiration_flux", FLUORESCENCE),  # what is kept, besides runoff, and what is observed
     )
 
 
-def _jules(settings: Settings) -> LandModel:
+def _jules(settings: Settings, compute: Compute) -> LandModel:
     from twin.jules import Jules
 
-    chosen, runs = settings.model, settings.home / "jules"
+    given, runs = settings.model, settings.home / "jules"
     for name, expected in (("executable", "jules.exe"), ("namelists", "the folder of its .nml files")):
-        if not getattr(chosen, name):
+        if not getattr(given, name):
             expected = f"{expected}, see `twin doctor`"
             raise SettingsError(f"TWIN_MODEL__{name.upper()}", expected=expected, found="nothing", where="environment")
     try:
         return Jules(
-            chosen.executable,
-            chosen.namelists,
+            given.executable,
+            given.namelists,
             runs,
-            cells_per_process=chosen.cells_per_process,
-            version=chosen.version or None,
-            map=compute.mapper(settings),
+            cells_per_process=given.cells_per_process,
+            version=given.version or None,
+            map=compute.map,
         )
     except SettingsError as err:
         told = {"JULES executable": "EXECUTABLE", "JULES version": "VERSION"}.get(err.what, "NAMELISTS")
@@ -188,10 +190,14 @@ def _jules(settings: Settings) -> LandModel:
 
 
 BUSES: Mapping[str, Callable[[Settings], EventBus]] = {"log": _log_bus}
-MODELS: Mapping[str, Callable[[Settings], LandModel]] = {"land-daily": _land_daily, "land": _land, "jules": _jules}
+MODELS: Mapping[str, Callable[[Settings, Compute], LandModel]] = {
+    "land-daily": _land_daily,
+    "land": _land,
+    "jules": _jules,
+}
 
 
-def _of_kind(section: str, kind: str, kinds: Mapping[str, Callable]) -> Callable[[Settings], Any]:
+def _of_kind(section: str, kind: str, kinds: Mapping[str, Callable]) -> Callable[..., Any]:
     if kind not in kinds:
         there_are = " or ".join(sorted(kinds))
         raise SettingsError(f"TWIN_{section}__KIND", expected=there_are, found=kind, where="environment")

@@ -200,10 +200,10 @@ def test_jobs_ask_for_what_the_settings_say(tmp_path, kind, lines):
 
 @pytest.mark.slurm
 def test_a_queue_that_refuses_says_why(slurm, tmp_path):
-    settings = case.settings("slurm", tmp_path, queue="nowhere", start_timeout=1)
+    settings = case.settings("slurm", tmp_path, queue="nowhere", start_timeout=6)
     with (
         compute.chosen(settings) as place,
-        pytest.raises(Transient, match=r"compute: expected a worker within 1 s, found sbatch: .*nowhere"),
+        pytest.raises(Transient, match=r"compute: expected a worker within 6 s, found sbatch: .*nowhere"),
     ):
         list(place.map(abs, [1]))
 

@@ -72,7 +72,12 @@ def test_what_does_not_work_is_named(monkeypatch, name, value, message):
 
 
 @pytest.mark.parametrize(
-    "section, there_are", [("bus", "log"), ("model", "jules or land or land-daily"), ("compute", "local or lsf or pbs")]
+    "section, there_are",
+    [
+        ("bus", "log"),
+        ("model", "jules or land or land-daily"),
+        ("compute", "local or lsf or pbs or processes or slurm"),
+    ],
 )
 def test_an_unknown_kind_is_refused_with_those_there_are(tmp_path, section, there_are):
     settings = Settings(home=tmp_path, **{section: {"kind": "magic"}})
@@ -185,7 +190,7 @@ def test_the_doctor_tells_of_jules(tmp_path, monkeypatch):
 
 
 def test_the_map_is_a_map():
-    assert list(compute.mapper(Settings())(lambda a, b: a + b, [1, 2], (10, 20))) == [11, 22]
+    assert list(compute.chosen(Settings()).map(lambda a, b: a + b, [1, 2], (10, 20))) == [11, 22]
 
 
 @pytest.fixture

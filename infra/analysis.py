@@ -131,27 +131,29 @@ def commit(services: Services, region: Region, plan: Plan, analysis: Analysis | 
     None where the window was analysed meanwhile.
     """
     record = _record(plan, analysis)
+    believed = analysis if isinstance(analysis, Analysis) and analysis.accepted else None
+    reference = _reference(services, region, believed) if believed is not None and region.simulated else None
     for attempt in range(verbs.CONFLICT_TRIES):
-        view = services.store.at()
-        if (last_attempt(view, region) or {}).get("key") == plan.key:
-            return None
-        draft = services.store.draft()
-        fields: dict[str, Any] = {"analysis": record}
-        if isinstance(analysis, Analysis) and analysis.accepted:
-            fields |= _installed(services, draft, region, plan, analysis, record)
-        else:
-            about = {"region": region.name, "sequence": draft.next_seq(region.name), **_told(record)}
-            fields["events"] = [fact(ANALYSIS_REFUSED, region.name, region.name, about)]
-        verbs.append(draft, region, **fields)
-        try:
-            outcome = "analysed" if record["accepted"] else "analysis refused"
-            snapshot = draft.commit(f"{region.name}: {outcome}, {' to '.join(record['window'])}")
-        except Conflict:
-            if attempt == verbs.CONFLICT_TRIES - 1:
-                raise
-        else:
-            tidy(services.settings.home / "tasks", services.settings.assimilation.keep_days)
-            return snapshot
+        with services.store.turn():
+            if (last_attempt(services.store.at(), region) or {}).get("key") == plan.key:
+                return None
+            draft = services.store.draft()
+            fields: dict[str, Any] = {"analysis": record}
+            if believed is not None:
+                fields |= _installed(services, draft, region, plan, believed, record, reference)
+            else:
+                about = {"region": region.name, "sequence": draft.next_seq(region.name), **_told(record)}
+                fields["events"] = [fact(ANALYSIS_REFUSED, region.name, region.name, about)]
+            verbs.append(draft, region, **fields)
+            try:
+                outcome = "analysed" if believed is not None else "analysis refused"
+                snapshot = draft.commit(f"{region.name}: {outcome}, {' to '.join(record['window'])}")
+            except Conflict:
+                if attempt == verbs.CONFLICT_TRIES - 1:
+                    raise
+            else:
+                tidy(services.settings.home / "tasks", services.settings.assimilation.keep_days)
+                return snapshot
     return None
 
 
@@ -218,27 +220,42 @@ def _meets(record: Mapping[str, Any], first: pd.Timestamp, last: pd.Timestamp) -
 
 
 # -------------------------------------------------------------------------------------------------------------- output
+def _reference(services: Services, region: Region, analysis: Analysis) -> tuple[xr.Dataset, xr.Dataset]:
+    """What a simulated region's percentiles refer to, and its first state, with the analysed parameters."""
+    grid = services.store.at().dataset(region.name, "grid").load()
+    return regional.simulated_reference(services, region, grid, _parameters(analysis))
+
+
+def _parameters(analysis: Analysis) -> xr.Dataset:
+    """The land model's, without what only the analysis asks of a cell."""
+    return analysis.parameters.drop_vars(spread.ASKED, errors="ignore")
+
+
 def _installed(
-    services: Services, draft: Draft, region: Region, plan: Plan, analysis: Analysis, record: Mapping[str, Any]
+    services: Services,
+    draft: Draft,
+    region: Region,
+    plan: Plan,
+    analysis: Analysis,
+    record: Mapping[str, Any],
+    reference: tuple[xr.Dataset, xr.Dataset] | None,
 ) -> dict[str, Any]:
     """Write the analysis and everything that follows from it; the fields of its journal entry."""
     window, origin = plan.window, pd.Timestamp(region.start)
     prior = draft.dataset(region.name, "parameters").load()
     known = [draft.dataset(region.name, "analysis").attrs["first"]] if draft.has(region.name, "analysis") else []
     about = {"key": plan.key, "first": str(window.first.date()), "last": str(window.last.date())}
-    draft.put(region.name, "analysis", analysis.parameters[list(prior.data_vars)].assign_attrs(**prior.attrs, **about))
+    draft.put(region.name, "analysis", _parameters(analysis).assign_attrs(**prior.attrs, **about))
     kept = services.settings.assimilation.carried
     draft.put(region.name, "members", _members(draft, region, plan, analysis, kept))
     spread.forget(region.name)
-    parameters = spread.parameters_in_use(draft, region.name)
     draft.drop_restarts(region.name, after=origin - DAY)
-    if region.simulated:
-        grid = draft.dataset(region.name, "grid").load()
-        quantiles, land = regional.simulated_reference(services, region, grid, parameters)
-        draft.put(region.name, "climatology", quantiles)
-        draft.save_restart(region.name, origin, land)
+    if reference is not None:
+        draft.put(region.name, "climatology", reference[0])
+        draft.save_restart(region.name, origin, reference[1])
     change = verbs.Change(state=verbs.carry(draft, region, verbs.Batch(), origin, services))
-    days = pd.date_range(min(window.first, *map(pd.Timestamp, known)), window.last)  # it knows nothing of earlier ones
+    earliest = min([window.first, *map(pd.Timestamp, known)])  # what an older window had before this one is gone
+    days = pd.date_range(earliest, window.last)
     within = analysis.states[spread.SPREAD].transpose("time", "cell").reindex(time=days)
     draft.write(region.name, "drought", within.to_dataset().astype("float32"))
     summary = verbs.assess(draft, region, change)

@@ -24,6 +24,7 @@ from twin.model import LandModel
 from twin.variables import VARIABLES
 
 DAY = pd.Timedelta(days=1)
+ASKED = ("sand", "clay", "water_fraction", "dense_vegetation_fraction")  # of a cell, beside the model's parameters
 SPREAD = "root_zone_soil_moisture_spread"
 _CARRIED: dict[str, _Carried] = {}  # by region: where its members are
 
@@ -106,8 +107,12 @@ def _of(view: View, region: Region) -> _Carried:
         fields = kept["residual"].values[i].astype(np.float64) if "residual" in kept else None
         z = kept["z"].values[i][: control.size]
         found.parameters.append(control.parameters(z, prior, damp, fields))
-        names = [str(name) for name in kept.data_vars if str(name).startswith("end:")]
-        land = {name.removeprefix("end:"): kept[name].isel(realization=i).astype("float64") for name in names}
+        ends = {str(name).removeprefix("end:"): each for name, each in kept.data_vars.items() if "end:" in str(name)}
+        about = {name: VARIABLES[name].attrs for name in ends if name in VARIABLES}
+        land = {
+            name: end.isel(realization=i).astype("float64").assign_attrs(about.get(name, {}))
+            for name, end in ends.items()
+        }
         found.states.append(xr.Dataset(land, {name: prior[name] for name in ("lat", "lon")}))
     _CARRIED[region.name] = found
     return found
@@ -116,9 +121,8 @@ def _of(view: View, region: Region) -> _Carried:
 def prior_parameters(view: View, region: str) -> xr.Dataset:
     """The parameters the region was prepared with, and what else the cycle may ask of its cells."""
     grid = view.dataset(region, "grid").load()
-    known = [name for name in ("sand", "clay", "water_fraction", "dense_vegetation_fraction") if name in grid]
     prior = view.dataset(region, "parameters").load()
-    return prior.assign({name: grid[name].variable for name in known})
+    return prior.assign({name: grid[name].variable for name in ASKED if name in grid})
 
 
 def forget(region: str) -> None:

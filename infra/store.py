@@ -118,12 +118,24 @@ class Store:
             self._commits, self._walked = {}, ""
 
     @contextmanager
-    def wait_lock(self) -> Iterator[None]:
-        """One committer at a time: on a local disk Icechunk itself loses commits of racing processes.
+    def turn(self) -> Iterator[None]:
+        """One writer of this machine prepares a draft at a time, so that a long one does not lose to every short one.
 
-        The lock file lies beside the folder; the kernel frees it when its process dies.
+        Nothing depends on it: a writer who does not ask, or who is elsewhere, still meets Conflict.
         """
-        with open(self.folder.with_name(self.folder.name + ".lock"), "a") as file:
+        with self._locked("turn"):
+            yield
+
+    @contextmanager
+    def wait_lock(self) -> Iterator[None]:
+        """One committer at a time: on a local disk Icechunk itself loses commits of racing processes."""
+        with self._locked("lock"):
+            yield
+
+    @contextmanager
+    def _locked(self, name: str) -> Iterator[None]:
+        """Alone with a lock file beside the folder; the kernel frees it when its process dies."""
+        with open(self.folder.with_name(f"{self.folder.name}.{name}"), "a") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 

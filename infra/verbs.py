@@ -372,18 +372,19 @@ def commit(
     The snapshot id, or None when the batch holds nothing new.
     """
     for attempt in range(CONFLICT_TRIES):
-        batch = _still_new(services.store.at().ledger(region.name), batch)
-        if not batch.granules and not batch.refused:
-            return None
-        draft = services.store.draft()
-        change = refresh(draft, region, batch, services)
-        summary = assess(draft, region, change)
-        append(draft, region, **_entry(draft, region, batch, change, summary, services))
-        try:
-            return draft.commit(_message(region, batch, summary))
-        except Conflict:
-            if attempt == CONFLICT_TRIES - 1:
-                raise
+        with services.store.turn():
+            batch = _still_new(services.store.at().ledger(region.name), batch)
+            if not batch.granules and not batch.refused:
+                return None
+            draft = services.store.draft()
+            change = refresh(draft, region, batch, services)
+            summary = assess(draft, region, change)
+            append(draft, region, **_entry(draft, region, batch, change, summary, services))
+            try:
+                return draft.commit(_message(region, batch, summary))
+            except Conflict:
+                if attempt == CONFLICT_TRIES - 1:
+                    raise
     return None
 
 

@@ -38,6 +38,7 @@ Average = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 DAY = pd.Timedelta(days=1)
 _ALWAYS = pd.DatetimeIndex(["1970-01-01"])  # what does not change has one time step
 SOIL = ("sand", "silt", "clay")
+FOOTPRINT = ("water_fraction", "dense_vegetation_fraction")  # shares of a cell that keep a radiometer from its soil
 _SHARES = {"%": 0.01, "percent": 0.01, "1": 1.0}  # units of a soil fraction, and their factor
 _MATCHERS: dict[tuple[str, str], tuple[Average, np.ndarray]] = {}
 _MATCHERS_KEPT = 16
@@ -495,7 +496,8 @@ def grid_of_source(arrival: Mapping[str, Any], region: Region, settings: Setting
 def soil_of_source(source: str, region: Region, grid: xr.Dataset) -> xr.Dataset:
     """Sand, silt and clay of the region's cells, fractions that add up to 1, from the file beside the catalog.
 
-    Cells without texture get their nearest neighbour's; attrs count what was `filled` and what was `normalised`.
+    Cells without texture get their nearest neighbour's; attrs count what was `filled` and what was `normalised`. With
+    them comes what the file has of FOOTPRINT, 0..1, NaN where it is not known.
     Returns no variable for a region whose soil is not in such a file. Raises as `read` does, and SettingsError for a
     file without these variables.
     """
@@ -504,12 +506,14 @@ def soil_of_source(source: str, region: Region, grid: xr.Dataset) -> xr.Dataset:
     access = Access().with_source(source)
     href = urljoin(source, region.soil_file) if "://" in source else Path(source).absolute().with_name(region.soil_file)
     where = f"soil of region {region.name}"
-    dataset = assets.open_dataset(assets.fetch(href, access, where=where), only=SOIL, bbox=_bounds(grid), where=where)
+    path = assets.fetch(href, access, where=where)
+    dataset = assets.open_dataset(path, only=SOIL + FOOTPRINT, bbox=_bounds(grid), where=where)
     missing = [name for name in SOIL if name not in dataset]
     if missing:
         raise SettingsError(where, expected=", ".join(SOIL), found=f"no {' and no '.join(missing)}", where=str(href))
-    texture = _flat(dataset, SOIL, _ALWAYS, where)
+    texture = _flat(dataset, SOIL + FOOTPRINT, _ALWAYS, where)
     average, _ = _matcher(texture, grid, where)
+    footprint = {name: average(_share(name, texture, where))[0][0] for name in FOOTPRINT if name in texture.values}
     shares = np.concatenate([average(_share(name, texture, where))[0] for name in SOIL])
     total = shares.sum(axis=0)
     known = np.isfinite(total) & (total > 0)
@@ -517,8 +521,9 @@ def soil_of_source(source: str, region: Region, grid: xr.Dataset) -> xr.Dataset:
         raise RangeError(where, expected="sand, silt and clay", found="no finite value", where=str(href))
     nearest = cells_of.nearest_known(grid["lat"].values, grid["lon"].values, known)
     shares = shares[:, nearest]
+    rows = dict(zip(SOIL, shares / shares.sum(axis=0), strict=True)) | footprint
     return xr.Dataset(
-        {name: ("cell", row) for name, row in zip(SOIL, shares / shares.sum(axis=0), strict=True)},
+        {name: ("cell", row) for name, row in rows.items()},
         attrs={"filled": int((~known).sum()), "normalised": int((np.abs(total[known] - 1) > 0.01).sum())},
     )
 

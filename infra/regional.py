@@ -47,7 +47,7 @@ def _with_soil(found: xr.Dataset, soil: Mapping[str, Any] | xr.Dataset) -> xr.Da
         name: soil[name] if name in soil else ("cell", np.full(found.sizes["cell"], share))
         for name, share in LOAM.items()
     }
-    return found.assign(texture)
+    return found.assign(texture | {name: soil[name] for name in reading.FOOTPRINT if name in soil})
 
 
 def _seed(region: Region) -> int:

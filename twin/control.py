@@ -22,6 +22,7 @@ import numpy as np
 import xarray as xr
 
 from twin.errors import SettingsError, VariableError
+from twin.land.lanes import POSSIBLE
 from twin.parameters.soil import (
     BOUNDS,
     BOUNDS_VAN_GENUCHTEN,
@@ -114,7 +115,7 @@ class Control:
 
         humidity   of each cell's climate, as `humidity` gives it, (cell)
         residual   fields on RESIDUAL in standard deviations, (field, cell)
-        returns    a new Dataset; attribute clipped counts the cells with a hydraulic parameter next to a bound
+        returns    a new Dataset; attribute clipped counts the cells with a hydraulic parameter that bounds keep back
         """
         if np.shape(z) != (self.size,):
             raise VariableError("control vector", expected=f"shape ({self.size},)", found=f"shape {np.shape(z)}")
@@ -187,20 +188,20 @@ def _with_soil(ds: xr.Dataset, raw: Mapping[str, np.ndarray]) -> xr.Dataset:
     retention = ds.attrs.get("retention", BROOKS_COREY)
     bounds = BOUNDS if retention == BROOKS_COREY else BOUNDS_VAN_GENUCHTEN
     values = {name: ds[name].values for name in (*BOUNDS, "theta_r")}
-    near = np.zeros(ds.sizes["cell"], bool)
+    beyond = np.zeros(ds.sizes["cell"], bool)
     for name in raw.keys() & bounds.keys():
         values[name], held = _within(raw[name], *bounds[name], logarithmic=name != "theta_s")
-        near |= np.atleast_2d(held).any(axis=0)
+        beyond |= np.atleast_2d(held).any(axis=0)
     clay = ds["clay"].values if "clay" in ds else np.full(ds.sizes["cell"], 0.2)
     values |= dependent(values, clay, retention)
-    clipped = max(int(near.sum()), int(ds.attrs.get("clipped", 0)))
+    clipped = max(int(beyond.sum()), int(ds.attrs.get("clipped", 0)))
     return ds.assign({n: (ds[n].dims, v, ds[n].attrs) for n, v in values.items() if n in ds}).assign_attrs(
         clipped=clipped
     )
 
 
 def _within(raw: np.ndarray, low: float, high: float, logarithmic: bool) -> tuple[np.ndarray, np.ndarray]:
-    """(`raw` brought within its bounds, where that changed it): left alone but for the last twentieth before a bound.
+    """(`raw` brought within its bounds, where it was beyond them): left alone but for the last twentieth before a bound.
 
     From there on a bound is neared exponentially, with the same slope, so that a step towards it is still felt.
     """
@@ -213,7 +214,7 @@ def _within(raw: np.ndarray, low: float, high: float, logarithmic: bool) -> tupl
     eased = np.where(
         over > 0.0, b - margin * np.exp(-over / margin), np.where(under > 0.0, a + margin * np.exp(-under / margin), u)
     )
-    return np.where(near, np.exp(eased) if logarithmic else eased, raw), near
+    return np.where(near, np.exp(eased) if logarithmic else eased, raw), (raw < low) | (raw > high)
 
 
 def _placed(ds: xr.Dataset, exponents: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -229,12 +230,14 @@ def _scaled(ds: xr.Dataset, name: str, exponent: np.ndarray) -> xr.Variable:
         known = tile_parameters()
         if name not in known:
             raise SettingsError("factor", expected="a parameter of the model", found=name)
-        values = _moved(name, known[name].values[:, None], exponent[None, :])
+        values = np.clip(
+            _moved(name, known[name].values[:, None], exponent[None, :]), *POSSIBLE.get(name, (-np.inf, np.inf))
+        )
         return xr.Variable(("tile", "cell"), values, {"units": known[name].attrs["units"]})
     old = ds[name]
-    if "cell" in old.dims:
-        return xr.Variable(old.dims, _moved(name, old.values, exponent), old.attrs)
-    return xr.Variable((*old.dims, "cell"), _moved(name, old.values[..., None], exponent), old.attrs)
+    dims, values = (old.dims, old.values) if "cell" in old.dims else ((*old.dims, "cell"), old.values[..., None])
+    limits = POSSIBLE.get(name, (-np.inf, np.inf))
+    return xr.Variable(dims, np.clip(_moved(name, values, exponent), *limits), old.attrs)
 
 
 def _moved(name: str, values: np.ndarray, exponent: np.ndarray) -> np.ndarray:

@@ -151,7 +151,7 @@ class Simulation:
     forcing: Forcing
     window: Window
     sensors: Mapping[str, Operator]
-    _tiles: dict[tuple[int, int], xr.Dataset] = field(default_factory=dict, repr=False, compare=False)
+    _tiles: dict[tuple[int, int], xr.Dataset] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @cached_property
     def key(self) -> str:

@@ -227,15 +227,16 @@ def untruncated(
     taken as narrow as `below` says, Σ Φ(a)/Φ(−a) = below, for a product's are smaller where it is dry.
     Refs: Cohen (1950), Ann. Math. Stat. 21, 557; McCullagh & Nelder (1989), Generalized Linear Models, section 2.5.
     """
-    above = np.maximum((expected - low) / error, -1.0)  # further below, nothing is known of η
+    above = (expected - low) / error
+    share = np.maximum(above, 0.0)  # of what lies below the bound itself, half at most is missing
 
     def missing(width: float) -> float:
-        return float((ndtr(-above / width) / ndtr(above / width)).sum()) - below
+        return float((ndtr(-share / width) / ndtr(share / width)).sum()) - below
 
     if not below or missing(NARROW) >= 0.0:
         return value, error
     width = 1.0 if missing(1.0) <= 0.0 else brentq(missing, NARROW, 1.0, xtol=1e-3)
-    a = -above / width
+    a = np.minimum(-above / width, 1.0)  # further below, nothing is known of η
     ratio = np.exp(-0.5 * a * a) / (np.sqrt(2.0 * np.pi) * ndtr(-a))
     shrink = 1.0 + a * ratio - ratio * ratio
     return expected + (value - expected - width * error * ratio) / shrink, error / np.sqrt(shrink)

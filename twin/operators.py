@@ -7,8 +7,8 @@ by then, and rain R (kg m-2) that stays in the top half of the layer until it ha
     H = θ_{d-1} + f (θ_d − θ_{d-1}) + x_d        x: excess of the top 5 cm over the 10 cm, m3 m-3
     x_d = e^{-f/τ} X_{d-1} + g f R_d e^{-f/2τ} / 100        X_d = e^{-1/τ} X_{d-1} + g R_d e^{-1/2τ} / 100
 
-g = 1 and τ = 1 day a priori (water in 5 cm that will be shared by 10; half a millimetre of it a day is the fall of the
-top in Deardorff's force-restore slab); both are elements of the control vector.
+g = 0.4 and τ = 1 day a priori, as in Deardorff's force-restore slab a thin layer follows rain at once and its deeper
+neighbour within a day; both are elements of the control vector.
 
 Fluorescence. Where the model computes it, its emission, else what light use makes of absorbed light and the stress of
 dry soil, to which fluorescence is nearly proportional (Guanter et al. 2014); a factor, in the control vector, carries
@@ -34,6 +34,7 @@ from twin.inputs import SUNLIGHT, THETA
 from twin.land.demand import SNOW_BELOW
 
 SECONDS = 86400.0
+GAIN = 0.4  # g; all of the rain would be 1, but some runs through, and what satellites see is less than 5 cm
 HEAVY = 40.0  # kg m-2 of rain a day beyond which 5 cm hold no more
 FLUORESCENCE, SURFACE_MOISTURE = "solar_induced_fluorescence", "surface_soil_moisture"
 STRESS, PRODUCTIVITY = "soil_moisture_stress", "gross_primary_productivity_of_biomass_expressed_as_carbon"
@@ -75,7 +76,7 @@ class SoilMoisture:
         hour, lon = self.hour, np.asarray(forcing["lon"].values, dtype=np.float64)
         passed = np.full(lon.size, 0.5) if hour is None else ((hour - lon / 15.0) / 24.0) % 1.0
         wet = np.where(forcing["air_temperature"].values >= SNOW_BELOW, forcing["precipitation_flux"].values, 0.0)
-        rain = np.minimum(SECONDS * wet.astype(np.float64), HEAVY) * (c.get("skin_gain", 1.0) / 100.0)
+        rain = np.minimum(SECONDS * wet.astype(np.float64), HEAVY) * (c.get("skin_gain", 1.0) * GAIN / 100.0)
         time = c.get("skin_time", 1.0)
         kept = np.exp(-1.0 / time)
         excess = lfilter([np.exp(-0.5 / time)], [1.0, -kept], rain, axis=0)

@@ -55,6 +55,7 @@ class Place:
     """Cells of a simulated Africa: their climate, and what either tier needs to know of them."""
 
     climate: synthetic.Climate
+    soil: xr.Dataset
     tiled: xr.Dataset
     grass: xr.Dataset
 
@@ -63,7 +64,7 @@ class Place:
         grid = _band(cells)
         soil = synthetic.soils(grid, 1)
         tiled = assemble(soil, tile_fractions(cells, np.random.default_rng(1)))
-        return cls(synthetic.climate(grid, 1), tiled, from_texture(soil["sand"], soil["silt"], soil["clay"]))
+        return cls(synthetic.climate(grid, 1), soil, tiled, from_texture(soil["sand"], soil["silt"], soil["clay"]))
 
     @property
     def cells(self) -> int:

@@ -6,6 +6,7 @@ import hashlib
 import json
 from datetime import UTC, date, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,8 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from infra.ingest import grid_of_source, read, soil_of_source
+from infra import regional
+from infra.ingest import FOOTPRINT, grid_of_source, read, soil_of_source
 from infra.settings import Region, Settings, region, region_grid
 from twin.checks import check_dataset
 from twin.errors import PlaceError, RangeError, TimeError, UnitsError, VariableError
@@ -381,6 +383,23 @@ def test_impossible_soils_are_refused(tmp_path):
     assert not soil_of_source("", PLACE.model_copy(update={"soil": "loam"}), CELLS)
 
 
+def test_what_a_footprint_holds_comes_with_the_soil_where_the_file_has_it(tmp_path, settings):
+    """The gates of assimilation ask it; what is not known of a cell stays unknown, and texture is as without."""
+    plain = soil_of_source(soils(tmp_path), PLACE, CELLS)
+    assert not set(FOOTPRINT) & set(plain.variables)
+    water, forest = "water_fraction", "dense_vegetation_fraction"
+    given = soil_of_source(soils(tmp_path, **{water: [5.0, np.nan], forest: [60.0, 0.0]}), PLACE, CELLS)
+    np.testing.assert_allclose(given[water], [0.05, np.nan])
+    np.testing.assert_allclose(given[forest], [0.6, 0.0])
+    xr.testing.assert_identical(given.drop_vars(FOOTPRINT), plain)
+    seen = soil_moisture([[0.1, 0.2]], lat=CELLS.lat.values, lon=CELLS.lon.values)
+    arrival = item(tmp_path, "smap-l3-am", "2020-01-01T12:00:00Z", {"data": seen})
+    cells = regional.cells(SimpleNamespace(settings=settings), PLACE, [arrival])
+    xr.testing.assert_equal(cells.drop_vars(("lat", "lon")), given.drop_vars(("lat", "lon"), errors="ignore"))
+    with pytest.raises(RangeError, match=r"'water_fraction': expected 0\.\.1"):
+        soil_of_source(soils(tmp_path, **{water: [500.0, 0.0]}), PLACE, CELLS)
+
+
 # -------------------------------------------------------------------------------------------------------- real files
 def real_item(path: Path, source: Path) -> dict[str, Any]:
     """An arrival as the provider's catalog describes it."""
@@ -411,6 +430,9 @@ def test_real_smap_and_nldas(real_data, settings):
     soil = soil_of_source(str(catalog), place, cells)
     assert cells.sizes["cell"] == 308
     np.testing.assert_allclose(soil.sand + soil.silt + soil.clay, 1)
+    with xr.open_dataset(real_data / "conus/ancillaries.nc") as native:
+        for name in FOOTPRINT:
+            np.testing.assert_allclose(soil[name], native[name])
     granule = take(smap, settings, place, cells)
     with xr.open_dataset(real_data / "conus/assets/smap/smap_l3_am_20170118.nc") as native:
         np.testing.assert_array_equal(granule.data.surface_soil_moisture, native.soil_moisture)

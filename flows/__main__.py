@@ -130,35 +130,44 @@ def watch(source: Sources, region_name: RegionName = "demo") -> None:
 
 @app.command()
 def status(as_json: OutputJson = False) -> None:
-    """What the twin knows, region by region."""
+    """What the twin knows, region by region; the last analysis, and what is being assimilated in this home."""
+    from infra import tasks
     from infra.settings import Settings
     from infra.wiring import build
 
     with exit_codes():
-        view = build(Settings()).store.at()
-        rows = []
+        settings = Settings()
+        view = build(settings).store.at()
+        running = [run for run in tasks.progress(settings.home / "tasks") if run["state"] == "running"]
+        rows, said = [], [f"assimilating: {tasks.sentence(run)}" for run in running]
         for name in view.regions():
             ledger = view.ledger(name).values()
             journal = view.journal(name)
-            release = next((entry["release"] for entry in reversed(journal) if entry.get("release")), None) or {}
+            release: dict[str, Any] = next((e["release"] for e in reversed(journal) if e.get("release")), {})
+            attempt: dict[str, Any] = next((e["analysis"] for e in reversed(journal) if e.get("analysis")), {})
             rows.append(
                 {
                     "region": name,
                     "cells": view.dataset(name, "grid").sizes["cell"],
                     "drought of": release.get("valid_day", ""),
+                    "tier": release.get("tier", "open_loop") if release else "",
+                    "analysed until": release.get("analysed_until", ""),
                     "in drought": _share(release),
                     "items": sum(record["status"] == "consumed" for record in ledger),
                     "quarantined": sum(record["status"] == "quarantined" for record in ledger),
                     "updates": len(journal),
                     "snapshot": view.snapshot,
+                    "last analysis": {n: attempt[n] for n in ("window", "accepted", "reasons")} if attempt else None,
+                    "assimilating": running,
                 }
             )
-        show(
-            rows,
-            list(rows[0]) if rows else [],
-            as_json,
-            "nothing here yet: `twin up`, or `twin run --region … --source …`",
-        )
+            if attempt:
+                outcome = "accepted" if attempt["accepted"] else f"refused: {'; '.join(attempt['reasons'])}"
+                said.append(f"{name}: analysis of {' to '.join(attempt['window'])} {outcome}")
+        columns = [name for name in rows[0] if name not in ("last analysis", "assimilating")] if rows else []
+        show(rows, columns, as_json, "nothing here yet: `twin up`, or `twin run --region … --source …`")
+        for line in [] if as_json else said:
+            print(line)
 
 
 def _share(release: dict[str, Any]) -> str:
@@ -314,6 +323,85 @@ def bench_land(
 
     with exit_codes():
         land(cells, steps, precisions, threads or [], days, repeats, as_json)
+
+
+OBSERVED_HELP = (
+    "What assimilation is worth against real retrievals of soil moisture that it has not seen.\n\n"
+    "Takes the catalog in, calibrates on its first year at one half of the cells, drawn by the seed, and scores the "
+    "second year at the other half: before and after, as the sensor's operator sees the run and as the plain water of "
+    "its first layer, for retrievals that pass the gates and for all. Means and medians over cells, with 95 % limits "
+    "from a bootstrap by cell. With --probe also against a station in the ground, whose cell is left out."
+)
+
+
+@_bench("observed", OBSERVED_HELP)
+def bench_observed(
+    source: Annotated[str, typer.Option(help="A STAC catalog: path or URL.")],
+    region_name: RegionName = "conus",
+    seed: Annotated[int, typer.Option(help="Which half of the cells, and which members.")] = 0,
+    probe: Annotated[Path | None, typer.Option(help="A daily station file of USCRN, as CSV.")] = None,
+    model: Annotated[str, typer.Option(help="land-daily, or land in steps of 3 h.")] = "land-daily",
+    residual: Annotated[bool, typer.Option(help="Also estimate what differs from place to place.")] = True,
+    as_json: OutputJson = False,
+) -> None:
+    from flows.bench.observed import observed
+
+    with exit_codes():
+        observed(source, region_name, seed, probe, model, residual, as_json)
+
+
+ASSIMILATE_HELP = (
+    "What a window of assimilation costs.\n\n"
+    "--algebra: sums over random observations, their total and its solution, on one thread; then the same problem as "
+    "published, with a dense covariance inverted at every step (Pinnington et al. 2020), at growing sizes. --whole: a "
+    "simulated year assimilated, by what the time goes into; with --scaling also at three sizes each of cells, "
+    "observations and members."
+)
+PEERS = [100, 300, 1_000, 2_000, 3_000]
+
+
+@_bench("assimilate", ASSIMILATE_HELP)
+def bench_assimilate(
+    cells: Annotated[int, typer.Option(min=1, help="How many.")] = 60_000,
+    observations: Annotated[int, typer.Option(min=1, help="How many, over all cells.")] = 1_500_000,
+    members: Annotated[int, typer.Option(min=2, help="How many.")] = 50,
+    whole: Annotated[
+        bool, typer.Option("--whole/--algebra", help="With the land model, or the algebra alone.")
+    ] = False,
+    tier: Annotated[str, typer.Option(help="Of --whole: 1D or 3h.")] = "1D",
+    scaling: Annotated[bool, typer.Option(help="Of --whole: how it grows.")] = False,
+    peers: Annotated[
+        list[int], typer.Option(min=1, help="Observations of the dense problem. May be repeated.")
+    ] = PEERS,
+    repeats: Annotated[int, typer.Option(min=1, help="Of the algebra.")] = 5,
+    as_json: OutputJson = False,
+) -> None:
+    from flows.bench import assimilate
+
+    with exit_codes():
+        if whole:
+            assimilate.whole(assimilate.Size(cells, observations, members, tier), scaling, as_json)
+        else:
+            assimilate.algebra(cells, observations, members, peers, repeats, as_json)
+
+
+@_bench("twins", "Error an analysis leaves of a hidden truth, as a share of the open loop's, over many seeds.")
+def bench_twins(
+    kind: Annotated[str, typer.Option(help="identical or fraternal.")] = "identical",
+    seeds: Annotated[int, typer.Option(min=1, help="How many.")] = 20,
+    offset: Annotated[float, typer.Option(min=0.0, help="Of sensor and model at a cell, m3 m-3.")] = 0.0,
+    outliers: Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of wild values.")] = 0.0,
+    local: Annotated[float, typer.Option(min=0.0, help="Of the soil from place to place, standard deviations.")] = 0.0,
+    fluorescence: Annotated[bool, typer.Option(help="Observe fluorescence too.")] = False,
+    surface: Annotated[bool, typer.Option(help="The surface is unknown too, not the soil alone.")] = False,
+    as_json: OutputJson = False,
+) -> None:
+    from flows.bench.twins import twins
+    from twin.experiments import Setting
+
+    with exit_codes():
+        setting = Setting(offset=offset, outliers=outliers, local=local, fluorescence=fluorescence, surface=surface)
+        twins(kind, seeds, setting, local > 0.0, as_json)
 
 
 if __name__ == "__main__":

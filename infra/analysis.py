@@ -14,6 +14,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Any
 
@@ -135,7 +136,8 @@ def commit(services: Services, region: Region, plan: Plan, analysis: Analysis | 
     reference = _reference(services, region, believed) if believed is not None and region.simulated else None
     for attempt in range(verbs.CONFLICT_TRIES):
         with services.store.turn():
-            if (last_attempt(services.store.at(), region) or {}).get("key") == plan.key:
+            before = services.store.at()
+            if (last_attempt(before, region) or {}).get("key") == plan.key:
                 return None
             draft = services.store.draft()
             fields: dict[str, Any] = {"analysis": record}
@@ -152,9 +154,20 @@ def commit(services: Services, region: Region, plan: Plan, analysis: Analysis | 
                 if attempt == verbs.CONFLICT_TRIES - 1:
                     raise
             else:
-                tidy(services.settings.home / "tasks", services.settings.assimilation.keep_days)
+                tidy(services.settings.home / "tasks", _worth_keeping(services, before, region, record))
                 return snapshot
     return None
+
+
+def _worth_keeping(services: Services, before: View, region: Region, record: Mapping[str, Any]) -> float:
+    """Days for which results of tasks may be asked for again; those of an older window than this never will."""
+    days = services.settings.assimilation.keep_days
+    sequence = verbs.last_of(before, region, "analysis")
+    if sequence is None:
+        return days
+    older = before.journal(region.name, after=sequence - 1)[0]
+    age = (verbs.now() - datetime.fromisoformat(older["time"])) / timedelta(days=1)
+    return days if older["analysis"]["window"] == record["window"] else min(days, age)
 
 
 # --------------------------------------------------------------------------------------------------------------- input

@@ -161,7 +161,7 @@ class AssimilationSettings(Section):
     least: int = Field(default=30, ge=10, description="Shortest window, days.")
     members: int = Field(default=50, ge=40, le=500, description="Members of the ensemble.")
     tile: int = Field(default=400, ge=1, description="Cells of one task.")
-    loops: int = Field(default=4, ge=1, le=10, description="Most outer loops.")
+    loops: int = Field(default=6, ge=1, le=10, description="Most outer loops.")
     withheld: float = Field(default=0.1, ge=0.02, le=0.5, description="Share of observations kept back to judge by.")
     local: bool = Field(default=True, description="Whether parameters may also differ from place to place.")
     carried: int = Field(default=20, ge=5, description="Members carried on after the window, for the spread.")

@@ -7,7 +7,9 @@ A release has: region, title, bbox [w, s, e, n], sequence, previous (sequence of
 valid_day, first_day (earliest day that changed), start_day (of the region's record), time (of the entry), tier,
 simulated, snapshot, store (href), model ('name version'), variables {name: {units, long_name, dims…}},
 sources [{key, id, href}], cells, class_fractions, reference_years. Optional: layers (thicknesses, m), code (version of
-the twin), facility, quick_look {href, size, checksum}.
+the twin), facility, quick_look {href, size, checksum}; analysed_until (last day whose observations were assimilated),
+and of tier analysis `analysis`: its key, window [first, last], items, observations, members, dofs, chi2, patches and
+sensors. An analysis takes no new item: what it used are the items of its sensors that releases before it derive from.
 
 Links to our own documents are `collections/<collection>/items/<id>`, relative to the catalogue wherever it is served,
 so that the same release is the same document on every catalogue.
@@ -31,7 +33,13 @@ FILE = "https://stac-extensions.github.io/file/v2.1.0/schema.json"
 ICECHUNK = "application/vnd.zarr+icechunk"
 KINDS = ("drought", "state")
 LAYERS = (0.1, 0.25, 0.65, 2.0)  # thickness of the soil layers, m, where a release names none
-_DROUGHT = ("root_zone_soil_moisture", "soil_moisture_percentile", "drought_class")
+_DROUGHT = (
+    "root_zone_soil_moisture",
+    "root_zone_soil_moisture_spread",
+    "soil_moisture_percentile",
+    "drought_class",
+)
+_VERDICT = ("accepted", "reasons")  # of an analysis: what is released was accepted
 
 Release = Mapping[str, Any]
 
@@ -124,15 +132,29 @@ def _properties(release: Release, kind: str) -> dict[str, Any]:
         "twin:first_day": release["first_day"],
         "twin:cells": release["cells"],
         "twin:inputs": count,
+        **_analysis(release),
     }
 
 
+def _analysis(release: Release) -> dict[str, Any]:
+    """Until when observations corrected what is released, and the numbers of the analysis that did where it is one."""
+    until = {"twin:analysed_until": release["analysed_until"]} if release.get("analysed_until") else {}
+    told = {name: value for name, value in (release.get("analysis") or {}).items() if name not in _VERDICT}
+    return {**until, **({"twin:analysis": told} if told else {})}
+
+
 def _lineage(release: Release, count: int) -> str:
-    how = {"open_loop": "carried forward by the land model", "analysis": "analysed with new observations"}
     data = "simulated " if release["simulated"] else ""
+    until, days = release.get("analysed_until"), f"from {release['first_day']} to {release['valid_day']}"
+    if told := release.get("analysis"):
+        seen = f"{told['observations']} {data}observations of {', '.join(told['sensors'])}"
+        first, last = told["window"]
+        return f"Land corrected with {seen} from {first} to {last}; all of it anew with {release['model']} {days}."
+    how = {"open_loop": "carried forward by the land model", "analysis": "analysed with new observations"}
+    since = f", as corrected with observations until {until}," if until else ""
     return (
-        f"{count} new {data}item{'s' * (count != 1)} taken; land state {how.get(release['tier'], release['tier'])} "
-        f"with {release['model']} from {release['first_day']} to {release['valid_day']}."
+        f"{count} new {data}item{'s' * (count != 1)} taken; land state{since} "
+        f"{how.get(release['tier'], release['tier'])} with {release['model']} {days}."
     )
 
 

@@ -37,7 +37,7 @@ def provenance(catalog: Catalog, region: str, sequence: int, kind: str = "drough
 
 
 def release(item: pystac.Item) -> dict[str, Any]:
-    """A published item as plain data: id, snapshot, store, group, valid_day, tier, class_fractions, sources…"""
+    """A published item as plain data: id, snapshot, store, group, valid_day, tier, analysed_until, sources…"""
     asset = item.assets["data"]
     properties = item.properties
     own = {name.removeprefix(_OURS): value for name, value in properties.items() if name.startswith(_OURS)}

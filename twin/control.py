@@ -201,7 +201,7 @@ def _with_soil(ds: xr.Dataset, raw: Mapping[str, np.ndarray]) -> xr.Dataset:
 
 
 def _within(raw: np.ndarray, low: float, high: float, logarithmic: bool) -> tuple[np.ndarray, np.ndarray]:
-    """(`raw` brought within its bounds, where it was beyond them): left alone but for the last twentieth before a bound.
+    """(`raw` brought within its bounds, where it was beyond): left alone but for the last twentieth before a bound.
 
     From there on a bound is neared exponentially, with the same slope, so that a step towards it is still felt.
     """

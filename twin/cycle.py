@@ -24,7 +24,7 @@ from typing import Any, cast
 import numpy as np
 import xarray as xr
 
-from twin import fourdenvar
+from twin import fourdenvar, scores
 from twin import observations as obs
 from twin.control import RESIDUAL, humidity
 from twin.ensemble import (
@@ -58,6 +58,7 @@ CLIPPED = 0.25  # share of the cells whose soil may be kept back by a bound
 WORSE = 1.02  # times the error of the open loop that withheld observations may show
 PATCH, LENGTH = 150.0, 200.0  # km: size of what has one field weight, and distance over which residuals decorrelate
 SETTLED = 1.2  # ratio within which an estimate of errors counts as unchanged
+CHECKS = 2  # loops that begin with the background check: the prior's members are too wide to tell every outlier
 ROUNDS = 1  # of bringing the members to where they fit
 FIRST_AMPLITUDE = 0.5  # of the fields that are tried, in standard deviations of RESIDUAL
 LEAST_AMPLITUDE = 0.2  # times that: below it places do not differ enough to be told apart
@@ -72,6 +73,7 @@ class Options:
     members    of the ensemble; more than control variables plus two
     tile       cells of one task
     loops      most steps of stage 1
+    sample     cells on which it begins, in a region of more than twice as many
     withheld   share of the observations, whole months of a cell, that are kept back to judge by
     residual   whether stage 2 is tried
     offset     standard deviation of the offset between a sensor and the model at a cell, by sensor, where it is known;
@@ -82,6 +84,7 @@ class Options:
     members: int = 50
     tile: int = 400
     loops: int = 6
+    sample: int = 8000
     withheld: float = 0.1
     residual: bool = True
     offset: Mapping[str, float] = field(default_factory=dict)
@@ -191,6 +194,12 @@ class _Known:
         self.observations, self.withheld = self.observations.select(which), self.withheld[which]
         self.value, self.error = self.observations.value, self.observations.error
 
+    def within(self, which: np.ndarray) -> _Known:
+        """Those of a sample, by themselves."""
+        lowest = round(self.lowest * float(which.mean())) if which.size else 0
+        kept = (self.observations.select(which), self.withheld[which], self.alpha, self.offset, list(self.screenings))
+        return _Known(*kept, self.value[which], self.error[which], lowest)
+
     def fit(self, predicted: np.ndarray) -> np.ndarray:
         """Innovations (p), of values and errors that allow for what the gate cut off below."""
         o, low = self.observations, obs.RULES[self.observations.variable].low
@@ -244,6 +253,15 @@ class _Work:
     cells: int
     options: Options
     iteration: int = 0
+    tiles: list[tuple[int, slice]] = field(init=False)  # those members run on: all, unless on a sample
+
+    def __post_init__(self) -> None:
+        self.tiles = list(enumerate(tiles(self.cells, self.options.tile)))
+
+    def sample(self, cells: int) -> list[tuple[int, slice]]:
+        """Tiles with at least so many cells, spread evenly; all of them where they are not twice as many."""
+        every = self.cells // max(cells, 1)
+        return self.tiles[every // 2 :: every] if every > 1 else self.tiles
 
     def predict(
         self, members: np.ndarray, known: Sequence[_Known], residuals: np.ndarray | None = None
@@ -314,7 +332,7 @@ class _Work:
                 None if residuals is None else residuals[i][:, cells],
                 keep,
             )
-            for tile, cells in enumerate(tiles(self.cells, self.options.tile))
+            for tile, cells in self.tiles
             for i, z in enumerate(members)
         ]
         return zip(tasks, self.map(self.simulation, tasks), strict=True)
@@ -331,6 +349,13 @@ class _Work:
 def _of_tile(observations: Observations, cells: slice) -> slice:
     first, last = np.searchsorted(observations.cell, [cells.start, cells.stop])
     return slice(int(first), int(last))
+
+
+def _in_tiles(observations: Observations, some: Sequence[tuple[int, slice]]) -> np.ndarray:
+    inside = np.zeros(len(observations), bool)
+    for _, cells in some:
+        inside[_of_tile(observations, cells)] = True
+    return inside
 
 
 def _summary(results: Sequence[dict[str, np.ndarray] | None], window: Window) -> xr.Dataset:
@@ -365,31 +390,31 @@ class _Cycle:
     rng: np.random.Generator
     options: Options
     steps: list[dict[str, float]] = field(default_factory=list)
-    clipped: list[int] = field(
-        default_factory=list
-    )  # cells with a soil parameter kept back by its bound: before and after
+    open_loop: dict[str, np.ndarray] = field(default_factory=dict)  # at the observations (p), by sensor
+    clipped: list[int] = field(default_factory=list)  # cells whose soil a bound keeps back: before and after
     amplitude: float = 0.0  # of what differs between places, in standard deviations of its prior
 
     def analysis(self) -> Analysis:
         """Stage 1, stage 2, the members about both, and whether to believe it all."""
         n = self.simulation.control.size
         x, P = np.zeros(n), np.eye(n)
-        open_loop = self._screen(x)
+        self._screen(x)
         local = None
         if any(k.used.any() for k in self.known):
-            x, P, open_loop = self._outer_loops(x, P, open_loop)
+            x, P = self._on_a_sample(x, P)
             local = self._stage_2(x) if self.options.residual else None
-        return self._finish(x, P, local, open_loop)
+        return self._finish(x, P, local)
 
-    def _screen(self, x: np.ndarray) -> dict[str, np.ndarray]:
-        """Let the gates ask weather and ground, tile by tile; the open loop (p) at what they leave, by sensor."""
+    def _screen(self, x: np.ndarray) -> None:
+        """Let the gates ask weather and ground, tile by tile, and keep the open loop at what they leave."""
         kept: dict[str, list[np.ndarray]] = {k.sensor: [] for k in self.known}
         said: dict[str, list[obs.Screening]] = {k.sensor: [] for k in self.known}
         seen: dict[str, list[np.ndarray]] = {k.sensor: [] for k in self.known}
-        window, ground = self.simulation.window, self.simulation.prior.parameters
+        window, ground, clipped = self.simulation.window, self.simulation.prior.parameters, 0
         for task, result in self.work.results(x[None], None, "ground"):
             if isinstance(result, Lost):
                 raise TwinError("control run", expected="complete on every tile", found=result.reason)
+            clipped += int(result["clipped"])
             names = ["air_temperature", "precipitation_flux"]
             weather = self.simulation.forcing.tile(task.cells)[names].sel(time=slice(window.first, window.last))
             land = weather.assign({n: (("time", "cell"), result[n]) for n in (SNOW, SOIL_TEMPERATURE) if n in result})
@@ -403,23 +428,38 @@ class _Cycle:
         for k in self.known:
             k.keep(np.concatenate(kept[k.sensor]))
             k.screenings.append(obs.merged(said[k.sensor]))
-        return {name: np.concatenate(values) for name, values in seen.items()}
+        self.open_loop = {name: np.concatenate(values) for name, values in seen.items()}
+        self.clipped.append(clipped)
 
     # ---------------------------------------------------------------------------------------------- the same everywhere
-    def _outer_loops(
-        self, x: np.ndarray, P: np.ndarray, open_loop: dict[str, np.ndarray]
-    ) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
-        """(estimate, its covariance, the open loop at the observations that are left)."""
-        for loop in range(self.options.loops):
+    def _on_a_sample(self, x: np.ndarray, P: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Stage 1: (estimate, covariance). In a large region on a sample of its tiles first, then once on all of them.
+
+        What is the same everywhere is known from few cells to all that a linear step needs; the last one weighs all.
+        """
+        whole, some = (self.work.tiles, self.known, self.open_loop), self.work.sample(self.options.sample)
+        if len(some) == len(self.work.tiles):
+            return self._outer_loops(x, P, self.options.loops)
+        masks = {k.sensor: _in_tiles(k.observations, some) for k in self.known}
+        self.work.tiles, self.known = some, [k.within(masks[k.sensor]) for k in self.known]
+        self.open_loop = {name: values[masks[name]] for name, values in self.open_loop.items()}
+        x, P = self._outer_loops(x, P, self.options.loops)
+        parts = self.known
+        self.work.tiles, self.known, self.open_loop = whole
+        for k, part in zip(self.known, parts, strict=True):
+            k.alpha, k.offset = part.alpha, part.offset
+        return self._outer_loops(x, P, 1)
+
+    def _outer_loops(self, x: np.ndarray, P: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:
+        """(estimate, its covariance) after at most so many steps."""
+        for loop in range(most):
             members = np.vstack([x, draw(self.rng, self.options.members, x, P)])
-            seen, kept, clipped = self.work.predict(members, self.known)
+            seen, kept, _ = self.work.predict(members, self.known)
             X = fourdenvar.perturbations(members[kept][1:])
             linear = fourdenvar.Filter(X)
-            if loop == 0:
-                self.clipped.append(clipped)
+            if loop < CHECKS:
                 left = {k.sensor: self._check(k, seen[k.sensor]) for k in self.known}
                 seen = {name: values[:, left[name]] for name, values in seen.items()}
-                open_loop = {name: values[left[name]] for name, values in open_loop.items()}
             d = {k.sensor: k.fit(seen[k.sensor][0]) for k in self.known}
             moved = [k.estimate(d[k.sensor], _mean_spread(k, seen[k.sensor]), self.options) for k in self.known]
             parts, variance = self._sums(seen, d, linear)
@@ -434,7 +474,7 @@ class _Cycle:
             x, P = there, step.P
             if share == 0.0 or (near and short and np.abs(x).max() <= FAR and not any(moved)):
                 break
-        return x, P, open_loop
+        return x, P
 
     def _check(self, k: _Known, seen: np.ndarray) -> np.ndarray:
         """The background check: which observations (p) are believable; RangeError if too few are."""
@@ -445,6 +485,7 @@ class _Cycle:
         k.screenings.append(said)
         obs.accept(said)
         k.keep(good)
+        self.open_loop[k.sensor] = self.open_loop[k.sensor][good]
         return good
 
     def _innovations(self, predicted: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -508,7 +549,7 @@ class _Cycle:
 
     def _chunks(self, k: _Known) -> Iterable[tuple[tuple[str, int], np.ndarray]]:
         """Positions of the observations used of each tile, with their key."""
-        for tile, cells in enumerate(tiles(self.work.cells, self.options.tile)):
+        for tile, cells in self.work.tiles:
             at = _of_tile(k.observations, cells)
             yield (k.sensor, tile), np.arange(at.start, at.stop)[k.used[at]]
 
@@ -599,7 +640,7 @@ class _Cycle:
         return parts
 
     # ------------------------------------------------------------------------------------------------ the outcome
-    def _finish(self, x: np.ndarray, P: np.ndarray, local: _Local | None, open_loop: dict[str, np.ndarray]) -> Analysis:
+    def _finish(self, x: np.ndarray, P: np.ndarray, local: _Local | None) -> Analysis:
         """The members about the analysis, its states and diagnostics, and whether to believe it."""
         cells, N = self.work.cells, self.options.members
         members = self._settled(x, P) if self.steps else np.vstack([x, draw(self.rng, N, x, P)])
@@ -612,7 +653,7 @@ class _Cycle:
         seen, kept, clipped, states = self.work.states(members, self.known, residuals)
         self.clipped.append(clipped)
         members = members[kept]
-        predicted = {k.sensor: _at_observations(k, open_loop[k.sensor], seen[k.sensor]) for k in self.known}
+        predicted = {k.sensor: _at_observations(k, self.open_loop[k.sensor], seen[k.sensor]) for k in self.known}
         reasons = self._doubts(x, predicted)
         return Analysis(
             accepted=not reasons,
@@ -632,7 +673,7 @@ class _Cycle:
         """The land model's parameters at the analysis, tile by tile."""
         control, prior, window = self.simulation.control, self.simulation.prior, self.simulation.window
         parts = []
-        for cells in tiles(self.work.cells, self.options.tile):
+        for _, cells in self.work.tiles:
             forcing = self.simulation.forcing.tile(cells).sel(time=slice(window.first, window.last))
             field_ = None if local is None else local.mean[:, cells]
             parts.append(control.parameters(x, prior.tile(cells).parameters, humidity(forcing), field_))
@@ -656,9 +697,9 @@ class _Cycle:
             found = f"{after} of {self.work.cells} cells, {before} before"
             doubts.append(f"soil parameters beyond their bounds in {found}")
         for name, table in predicted.items():
-            scores = withheld_scores(table)
-            if scores and scores["analysis_ubrmse"] > WORSE * scores["open_loop_ubrmse"]:
-                found = f"{scores['analysis_ubrmse']:.4f} against {scores['open_loop_ubrmse']:.4f} of the open loop"
+            held = withheld_scores(table)
+            if held and held["analysis_ubrmse"] > WORSE * held["open_loop_ubrmse"]:
+                found = f"{held['analysis_ubrmse']:.4f} against {held['open_loop_ubrmse']:.4f} of the open loop"
                 doubts.append(f"withheld observations of {name} fit worse: ubRMSE {found}")
         return doubts
 
@@ -707,7 +748,7 @@ class _Cycle:
     def _biomes(self, k: _Known) -> np.ndarray:
         """The climate of each observation's cell: arid, semi-arid or humid, by the humidity index."""
         window, damp = self.simulation.window, []
-        for cells in tiles(self.work.cells, self.options.tile):
+        for _, cells in self.work.tiles:
             damp.append(humidity(self.simulation.forcing.tile(cells).sel(time=slice(window.first, window.last))))
         index = 0.5 * np.exp(0.7 * np.concatenate(damp))
         return np.array(BIOMES)[np.searchsorted([0.2, 0.5], index)][k.observations.cell]
@@ -808,25 +849,11 @@ def withheld_scores(table: xr.Dataset) -> dict[str, float]:
     Of cells with eight or more of them; empty where there is none.
     """
     held = table.isel(observation=np.flatnonzero(table["withheld"].values))
-    cells, count = np.unique(held["cell"].values, return_counts=True)
-    rows = []
-    for cell in cells[count >= 8]:
-        at = held["cell"].values == cell
-        y = held["value"].values[at]
-        runs = (held[name].values[at] for name in ("open_loop", "analysis"))
-        rows.append([score(run, y) for run in runs for score in (_ubrmse, _correlation)])
-    if not rows:
-        return {}
-    names = ("open_loop_ubrmse", "open_loop_r", "analysis_ubrmse", "analysis_r")
-    return {**dict(zip(names, map(float, np.nanmean(rows, axis=0)), strict=True)), "cells": float(len(rows))}
-
-
-def _ubrmse(model: np.ndarray, y: np.ndarray) -> float:
-    return float(np.std(model - y))
-
-
-def _correlation(model: np.ndarray, y: np.ndarray) -> float:
-    return float(np.corrcoef(model, y)[0, 1]) if np.ptp(model) > 0.0 and np.ptp(y) > 0.0 else float("nan")
+    y, cell, day = (held[name].values for name in ("value", "cell", "day"))
+    runs = {run: scores.grouped(held[run].values, y, cell, day, least=8) for run in ("open_loop", "analysis")}
+    cells = int((runs["analysis"]["count"] >= 8).sum())
+    told = {f"{run}_{name}": float(each[name].mean()) for run, each in runs.items() for name in ("ubrmse", "r")}
+    return {**told, "cells": float(cells)} if cells else {}
 
 
 def _errors(table: xr.Dataset, biome: np.ndarray) -> list[dict[str, Any]]:

@@ -28,6 +28,7 @@ def payload(
     where: figures.Raster,
     share: Mapping[int, float],
     outlines: str,
+    sure: tuple[np.ndarray, np.ndarray] | None = None,
     *,
     title: str,
     shown: str,
@@ -37,6 +38,7 @@ def payload(
 
     codes     (cell) drought class codes
     outlines  packed by `figures.packed` and `figures.text`
+    sure      soil moisture and its spread, m3 m-3 (cell), where the spread is known
     shown     names what is shown; the canvas carries it as data-shown once it is drawn
     selected  lat, lon of the chosen cell
     """
@@ -44,6 +46,7 @@ def payload(
     return {
         "codes": figures.text(figures.raster(codes, where)),
         "lines": outlines,
+        "water": figures.text(figures.hundredths(sure, where)) if sure else "",
         "area": f"{where.bounds} {width} {height}",
         "width": width,
         "height": height,

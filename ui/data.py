@@ -31,6 +31,7 @@ log = logging.getLogger("ui")
 LISTED = 500  # events looked at in each round; enough to find the newest release of every region after a restart
 ROUND = 0.5  # s between looks at the bus
 CATALOGUE_ROUND = 15.0  # s between looks at the catalogue
+MOISTURE, SPREAD = "surface_soil_moisture", "root_zone_soil_moisture_spread"
 
 
 class View(Protocol):
@@ -44,6 +45,7 @@ class View(Protocol):
     def map(self, region: str, group: str, variable: str, day: Any) -> np.ndarray: ...
     def series(self, region: str, group: str, variable: str, cell: int) -> xr.DataArray: ...
     def journal(self, region: str, after: int = -1) -> Sequence[Mapping[str, Any]]: ...
+    def next_seq(self, region: str) -> int: ...
     def ledger(self, region: str) -> Mapping[str, Mapping[str, Any]]: ...
 
 
@@ -231,6 +233,7 @@ class Release:
     tier: str
     simulated: bool
     reference_years: int
+    analysed_until: date | None
     sequence: int | None
     made: datetime | None
     href: str = ""
@@ -258,6 +261,7 @@ def _unannounced(region: str) -> Release | None:
 def _release(
     region: str, data: Mapping[str, Any], snapshot: str, newest: str, made: datetime | None, announced: bool
 ) -> Release:
+    until = data.get("analysed_until")
     return Release(
         region=region,
         snapshot=snapshot,
@@ -266,6 +270,7 @@ def _release(
         tier=str(data.get("tier", "")),
         simulated=bool(data.get("simulated", False)),
         reference_years=int(data.get("reference_years") or 0),
+        analysed_until=date.fromisoformat(str(until)[:10]) if until else None,
         sequence=data.get("sequence"),
         made=made,
         href=str(data.get("item") or ""),
@@ -325,15 +330,27 @@ def classes(snapshot: str, region: str, day: date) -> np.ndarray:
     return found
 
 
+@st.cache_resource(max_entries=64, show_spinner=False)
+def sureness(snapshot: str, region: str, day: date) -> tuple[np.ndarray, np.ndarray] | None:
+    """Root-zone soil moisture and the spread of the members, m3 m-3 (cell), of one day; None where none is known."""
+    view = source().view(snapshot)
+    if SPREAD not in view.dataset(region, "drought"):
+        return None
+    at = np.datetime64(day, "ns")
+    spread = view.map(region, "drought", SPREAD, at)
+    return (view.map(region, "drought", "root_zone_soil_moisture", at), spread) if np.isfinite(spread).any() else None
+
+
 @dataclass(frozen=True, eq=False)
 class Place:
     """All there is of one cell: series by day, and quantiles by day where there is a climatology.
 
     moisture (time) m3 m-3 · percentile (time) % · classes (time) · bands (time, probability) m3 m-3 or None
-    observations product -> (time) m3 m-3
+    spread (time) m3 m-3, of the members; None before any analysis · observations product -> (time) m3 m-3
     """
 
     moisture: xr.DataArray
+    spread: xr.DataArray | None
     percentile: xr.DataArray
     classes: xr.DataArray
     bands: xr.DataArray | None
@@ -347,11 +364,13 @@ def place(snapshot: str, region: str, cell: int) -> Place:
     moisture = view.series(region, "drought", "root_zone_soil_moisture", cell)
     percentile = view.series(region, "drought", "soil_moisture_percentile", cell)
     codes = view.series(region, "drought", "drought_class", cell)
+    spread = view.series(region, "drought", SPREAD, cell) if SPREAD in view.dataset(region, "drought") else None
     seen = {}
     for product in products(snapshot, region):
-        values = view.series(region, f"observations/{product}", "surface_soil_moisture", cell)
-        seen[product] = values.dropna("time")
-    return Place(moisture, percentile, codes, bands(view, region, cell, moisture["time"]), seen)
+        group = f"observations/{product}"
+        if MOISTURE in view.dataset(region, group):  # others have no place in a chart of soil moisture
+            seen[product] = view.series(region, group, MOISTURE, cell).dropna("time")
+    return Place(moisture, spread, percentile, codes, bands(view, region, cell, moisture["time"]), seen)
 
 
 def bands(view: View, region: str, cell: int, time: xr.DataArray) -> xr.DataArray | None:
@@ -405,6 +424,18 @@ def products(snapshot: str, region: str) -> tuple[str, ...]:
     records = view.ledger(region).values()
     taken = {record.get("product", "") for record in records if record.get("kind") == "observation"}
     return tuple(sorted(name for name in taken if name and view.has(region, f"observations/{name}")))
+
+
+@st.cache_resource(max_entries=64, show_spinner=False)
+def refusal(snapshot: str, region: str) -> Mapping[str, Any] | None:
+    """The newest analysis, if it was refused: its window and reasons."""
+    view = source().view(snapshot)
+    for entry in view.journal(region, after=view.next_seq(region) - 2):
+        last = entry if entry.get("analysis") else None
+        if last is None and entry.get("analysed") is not None:
+            last = view.journal(region, after=entry["analysed"] - 1)[0]
+        return last["analysis"] if last and not last["analysis"]["accepted"] else None
+    return None
 
 
 @dataclass(frozen=True)

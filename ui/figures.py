@@ -126,6 +126,16 @@ def raster(codes: np.ndarray, where: Raster) -> np.ndarray:
     return palette[where.cells]
 
 
+def hundredths(sure: tuple[np.ndarray, np.ndarray], where: Raster) -> np.ndarray:
+    """Soil moisture and its spread as the map tells them, uint8 (2, H, W) in 0.01 m3 m-3; 255 where there is none.
+
+    sure   both (cell), m3 m-3; a cell without a spread has neither
+    """
+    known = np.isfinite(sure[0]) & np.isfinite(sure[1])
+    wide = [np.append(np.where(known, np.round(100.0 * np.where(known, each, 0.0)), 255), 255) for each in sure]
+    return np.stack(wide).astype(np.uint8)[:, where.cells]
+
+
 def shares(codes: np.ndarray, area: np.ndarray) -> dict[int, float]:
     """Share of the area with a value in each class, code -> 0..1, and of all area without one (MISSING).
 

@@ -187,12 +187,29 @@ class Badge(NamedTuple):
     meaning: str
 
 
-def badges(tier: str, simulated: bool) -> list[Badge]:
-    """Which answer this is: simulated or real data, open loop or analysis."""
+def badges(tier: str, simulated: bool, until: date | None = None, shown: date | None = None) -> list[Badge]:
+    """Which answer this is: simulated or real data, open loop or analysis.
+
+    until   last day whose observations corrected the land model, None where none ever did
+    shown   the day on the map; days beyond `until` rest on the weather alone
+    """
     tiers = {
         "open_loop": Badge("Open loop", "The land model was carried forward by the weather alone."),
         "analysis": Badge("Analysis", "The land model was corrected by satellite observations."),
     }
+    if until and tier in tiers:
+        alone = (shown - until).days if shown else 0
+        since = f"{counted(alone, 'day')} since"
+        checked = Badge(
+            f"Checked against satellites until {day(until)}",
+            "The land model was corrected by satellite observations up to that day"
+            + (f"; the {since} {'rest' if alone > 1 else 'rests'} on the weather alone." if alone > 0 else "."),
+        )
+        on_its_own = Badge(
+            f"Open loop for {counted(alone, 'day')}",
+            f"The weather alone has carried the land model since {day(until)}, the last day satellites corrected it.",
+        )
+        tiers = {"open_loop": on_its_own if alone > 0 else checked, "analysis": checked}
     invented = Badge(
         "Simulated data", "Weather and observations are invented to show how it works: decide nothing by them."
     )
@@ -301,6 +318,25 @@ def certainty(low: float, high: float) -> str:
     return f"The true percentile is between {low:.0f} and {high:.0f} (90\u202f% sure)."
 
 
+def amount(moisture: float, spread: float) -> str:
+    """'0.21 ± 0.02 m³ m⁻³'; '' where either is missing."""
+    if not (math.isfinite(moisture) and math.isfinite(spread)):
+        return ""
+    return f"{moisture:.2f} ± {f'{spread:.2f}' if spread >= 0.005 else '<0.01'}\u202fm³\u202fm⁻³"
+
+
+def water(moisture: float, spread: float) -> str:
+    """How much water there is and how sure that is; '' where no analysis says how sure."""
+    found = amount(moisture, spread)
+    return f"{found} of water in the top metre." if found else ""
+
+
+SPREAD_NOTE = (
+    "After ± stands how far the model runs of the last analysis differ here (one standard deviation); with every rain "
+    "since then they part further. What all runs have wrong alike is not in it."
+)
+
+
 def band(low: int, high: int) -> str:
     """Name of a percentile band in the chart: 'usual (20–80 %)'."""
     names = {(5, 20): "dry", (20, 80): "usual", (80, 95): "wet"}
@@ -325,6 +361,10 @@ def event(type_: str, subject: str, data: Mapping[str, Any]) -> str:
         return f"Item set aside: {subject}"
     if type_ == "twin.observations.ingested.v1":
         return f"{taken} taken in"
+    if type_ == "twin.analysis.completed.v1":
+        return f"Checked against {number(int(data.get('observations') or 0))} satellite observations, {_span(data)}"
+    if type_ == "twin.analysis.refused.v1":
+        return f"Check against satellites not used: {_doubts(data.get('reasons'))}"
     if type_ == "twin.region.prepared.v1":
         return f"Region prepared, {counted(int(data.get('cells') or 0), 'cell')}"
     return f"{type_}: {subject}"
@@ -335,6 +375,35 @@ def _day(text: Any) -> str:
         return day(date.fromisoformat(str(text)[:10]))
     except ValueError:
         return "an unknown day"
+
+
+def _span(data: Mapping[str, Any]) -> str:
+    """'1 January 2024 to 9 May 2024'."""
+    return " to ".join(_day(edge) for edge in data.get("window") or ("", ""))
+
+
+_DOUBTS = {  # what a reason for refusing an analysis holds, and what that means
+    "no observation to use": "none of the observations could be used",
+    "% rejected": "too many observations were too far from anything the land model could do",
+    "no step made": "nothing about the land model could be changed to come closer to the observations",
+    "standard deviations from its prior": "it would have taken soil or plants unlike any known",
+    "beyond their bounds": "it would have taken soils at the limits of what is possible",
+    "fit worse": "observations kept aside for a test fitted worse than before",
+    "members complete": "too many model runs failed",
+    "control run": "the model run to start from failed",
+}
+
+
+def _doubts(reasons: Any) -> str:
+    """Why an analysis was refused, for everybody; the reason itself where it is not one of those known."""
+    found = [next((said for mark, said in _DOUBTS.items() if mark in str(r)), str(r)) for r in reasons or ()]
+    return listed(list(dict.fromkeys(found))) or "no reason was given"
+
+
+def refused(attempt: Mapping[str, Any]) -> str:
+    """The newest analysis was refused: when, why, and what that means for what is shown."""
+    why = _doubts(attempt.get("reasons"))
+    return f"The last check against satellites ({_span(attempt)}) is not used: {why}. The map goes on without it."
 
 
 def name(key: Any) -> str:
@@ -401,6 +470,7 @@ MAP = {
     "legend": "Classes and the share of land in each; choose one to see where it is",
     "missing": MISSING,
     "outside": "outside the region",
+    "unit": "m³ m⁻³",
 }
 
 

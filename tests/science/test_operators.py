@@ -12,6 +12,7 @@ from twin.errors import SettingsError
 from twin.inputs import SUNLIGHT, THETA
 from twin.operators import (
     FLUORESCENCE,
+    GAIN,
     HEAVY,
     PER_CARBON,
     PRODUCTIVITY,
@@ -60,8 +61,8 @@ def test_soil_moisture_is_the_recursion_written_out(case, hour):
         f = 0.5 if hour is None else ((hour - lon / 15.0) / 24.0) % 1.0
         X = 0.0
         for d in range(DAYS):
-            x = np.exp(-f / tau) * X + g * f * rain[d, cell] * np.exp(-0.5 * f / tau) / 100.0
-            X = np.exp(-1.0 / tau) * X + g * rain[d, cell] * np.exp(-0.5 / tau) / 100.0
+            x = np.exp(-f / tau) * X + g * GAIN * f * rain[d, cell] * np.exp(-0.5 * f / tau) / 100.0
+            X = np.exp(-1.0 / tau) * X + g * GAIN * rain[d, cell] * np.exp(-0.5 / tau) / 100.0
             expected[d, cell] = theta[d, cell] + f * (theta[d + 1, cell] - theta[d, cell]) + x
     expected = np.minimum(expected, parameters["theta_s"].values)
     np.testing.assert_allclose(seen(SoilMoisture(hour), case, skin_gain=g, skin_time=tau), expected, atol=1e-6)
@@ -77,8 +78,8 @@ def test_rain_before_the_overpass_is_seen_and_rain_after_it_hardly(case):
         SoilMoisture(6.0), (run, before, dry, parameters)
     )
     assert (wetter[:10] == 0.0).all()
-    np.testing.assert_allclose(wetter[10, 1], 0.25 * 0.1 * np.exp(-0.125), rtol=1e-3)
-    np.testing.assert_allclose(wetter[11, 1], 0.1 * np.exp(-0.5) * np.exp(-0.25), rtol=1e-3)
+    np.testing.assert_allclose(wetter[10, 1], GAIN * 0.25 * 0.1 * np.exp(-0.125), rtol=1e-3)
+    np.testing.assert_allclose(wetter[11, 1], GAIN * 0.1 * np.exp(-0.5) * np.exp(-0.25), rtol=1e-3)
     np.testing.assert_allclose(wetter[13, 1] / wetter[12, 1], np.exp(-1.0), rtol=1e-3)
     assert wetter[10, 0] > wetter[10, 1] > wetter[10, 2]  # in the west 06:00 is later in the UTC day
 
@@ -86,7 +87,8 @@ def test_rain_before_the_overpass_is_seen_and_rain_after_it_hardly(case):
 def test_nothing_is_wetter_than_its_pores_and_snow_does_not_wet(case):
     run, before, forcing, parameters = case
     flood = forcing.assign(precipitation_flux=0.0 * forcing["precipitation_flux"] + 0.001)
-    np.testing.assert_allclose(seen(SoilMoisture(6.0), (run, before, flood, parameters))[-1], parameters["theta_s"])
+    full = seen(SoilMoisture(6.0), (run, before, flood, parameters), skin_gain=3.0)[-1]
+    np.testing.assert_allclose(full, parameters["theta_s"])
     cold = flood.assign(air_temperature=flood["air_temperature"] - 40.0)
     no_rain = seen(SoilMoisture(6.0), case, skin_gain=0.0)
     np.testing.assert_allclose(seen(SoilMoisture(6.0), (run, before, cold, parameters)), no_rain, atol=1e-7)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -62,8 +63,18 @@ class Twin:
         draft.put(self.region, "climatology", climatology.build(theta, past.values))
         draft.commit("prepare")
 
-    def release(self, until: int, first: int = 0, refused: tuple[dict, ...] = ()) -> str:
-        """Days first..until - 1 in one release; its snapshot."""
+    def release(
+        self,
+        until: int,
+        first: int = 0,
+        refused: tuple[dict, ...] = (),
+        analysed: str = "",
+        doubts: tuple[str, ...] = (),
+    ) -> str:
+        """Days first..until - 1 in one release; its snapshot.
+
+        analysed, doubts   last day whose observations were assimilated, and why an analysis after it was refused
+        """
         draft = self.store.draft()
         days = ORIGIN + pd.to_timedelta(np.arange(first, until), "D")
         spread = np.linspace(0, 100, 300)
@@ -79,21 +90,32 @@ class Twin:
             },
             {"time": days},
         )
+        if analysed:
+            spread = np.where(days > pd.Timestamp(analysed) - pd.Timedelta(days=30), 0.021, np.nan)
+            wide = np.broadcast_to(spread[:, None], theta.shape).astype("float32")
+            drought["root_zone_soil_moisture_spread"] = both, wide
         draft.write(self.region, "drought", drought)
+        draft.write(self.region, "observations/sif", xr.Dataset({"sif_radiance": (both, 5.0 * theta)}, {"time": days}))
         draft.write(
             self.region, "observations/smap", xr.Dataset({"surface_soil_moisture": (both, theta)}, {"time": days})
         )
         item = f"SM_{days[-1]:%Y%m%d}"
         consumed = {"key": f"sm/{item}@1", "id": item, "product": "smap", "kind": "observation", "spans": []}
+        glow = {"key": f"sif/{item}@1", "id": item, "product": "sif", "kind": "observation", "spans": []}
         sequence = len(draft.journal(self.region))
         day = str(days[-1].date())
         about = {"region": self.region, "sequence": sequence}
         facts = [fact(ITEM_QUARANTINED, self.region, r["id"], {**about, "key": r["key"]}) for r in refused]
         update = {"valid_day": day, "tier": "open_loop", "simulated": True, "reference_years": 4, "class_fractions": {}}
+        if analysed:
+            update["analysed_until"] = analysed
         keys = {"consumed": [consumed["key"]], "quarantined": [r["key"] for r in refused]}
         facts.append(fact(DROUGHT_UPDATED, self.region, f"{self.region}-drought", {**about, **update, **keys}))
         now = datetime.now(UTC).isoformat()
-        entry = {"consumed": [consumed], "quarantined": list(refused), "events": facts, "release": update, "time": now}
+        taken = [consumed, glow] if analysed else [consumed]
+        entry = {"consumed": taken, "quarantined": list(refused), "events": facts, "release": update, "time": now}
+        if doubts:
+            entry["analysis"] = {"window": ["2025-01-01", analysed], "accepted": False, "reasons": list(doubts)}
         draft.append_journal(self.region, entry)
         snapshot = draft.commit("release")
         self.bus.publish(
@@ -160,6 +182,23 @@ def test_a_refused_item_is_listed_with_its_reason_and_cannot_inject(app, twin):
     assert "wrong units" in page
     assert "expected m3 m-3, found &#x27;percent&#x27;" in page
     assert "<img" not in page
+
+
+def test_an_analysed_region_says_until_when_how_sure_and_why_the_last_check_is_not_used(app, twin):
+    """A product that is not soil moisture stays out of the chart of it."""
+    doubt = "K_s went 4.5 standard deviations from its prior, at most 4 are believed"
+    twin.release(DAYS, first=DAYS - 31, analysed="2025-04-18", doubts=(doubt,))
+    app.query_params.update({"region": "testland", "cell": "9.75,2.25"})
+    page = shown(app.run())
+    assert "Open loop for 12 days" in page and "since 18 April 2025, the last day satellites corrected it" in page
+    assert "± 0.02\u202fm³\u202fm⁻³ of water in the top metre." in page and words.SPREAD_NOTE in page
+    assert "(1 January 2025 to 18 April 2025) is not used: it would have taken soil or plants unlike any known" in page
+    assert "(smap)" in page and "(sif)" not in page
+    app.query_params["day"] = "2025-04-10"
+    page = shown(app.run())
+    assert "Checked against satellites until 18 April 2025" in page, "that day was"
+    app.query_params["day"] = "2025-01-10"
+    assert "±" not in shown(app.run()).replace(words.SPREAD_NOTE, ""), "before the window nobody knows how sure it is"
 
 
 def test_a_place_and_a_day_come_from_the_address(app, twin):
@@ -428,3 +467,18 @@ def test_it_fits_a_phone_in_both_themes(portal, visit, scheme):
     assert (sum(sea) < 150) == (scheme == "dark")
     background = page.evaluate("() => getComputedStyle(document.querySelector('.stApp')).backgroundColor")
     assert (background == "rgb(20, 24, 29)") == (scheme == "dark")
+
+
+@pytest.mark.browser
+@needs_chromium
+def test_the_map_tells_how_sure_it_is_once_observations_were_assimilated(portal, visit):
+    page = visit()
+    box = page.locator("canvas[data-shown]").bounding_box()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    assert "±" not in page.locator(".tip").inner_text()
+    until = (portal.twin.store.at().last_day("testland", "drought") - ORIGIN).days + 1
+    day = str((ORIGIN + pd.Timedelta(days=until)).date())
+    drawn(page, portal.twin.release(until + 1, first=until, analysed=day), day)
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 3)
+    assert re.search(r"0\.\d\d ± 0\.02 m³ m⁻³", page.locator(".tip").inner_text())
+    page.get_by_text(f"Checked against satellites until {words.day(pd.Timestamp(day))}").wait_for(timeout=10_000)

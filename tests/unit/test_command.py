@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from flows.__main__ import AWAY, REFUSED, app
+from infra.compute import Local
+from infra.tasks import Tasks
 
 
 @pytest.fixture
@@ -21,6 +25,30 @@ def test_nothing_yet_is_no_error(twin):
     assert json.loads(twin("status", "--json").output) == []
     assert "nothing here yet" in twin("status").output
     assert twin("subscribe", "--once").output == ""
+
+
+def test_status_tells_what_is_being_assimilated(twin, tmp_path):
+    """Asked by a task of a run that is under way."""
+    told = []
+
+    @dataclass(frozen=True)
+    class Task:
+        key: str = "one"
+
+        @property
+        def label(self):
+            return {"iteration": 1, "member": 0, "tile": 0}
+
+    class Asking:
+        key = "asking"
+
+        def __call__(self, task):
+            told.append(twin("status").output)
+            return {"answer": np.zeros(1)}
+
+    list(Tasks(Local(), tmp_path / "home" / "tasks").map(Asking(), [Task()]))
+    assert "assimilating: 0 of 1 tasks" in told[0]
+    assert "assimilating" not in twin("status").output, "it has ended"
 
 
 def test_an_unknown_region_names_the_known_ones(twin):

@@ -75,6 +75,13 @@ def test_raster_keeps_missing_and_outside_apart_from_near_normal():
     assert codes.dtype == np.uint8
 
 
+def test_water_and_its_spread_are_drawn_where_both_are_known():
+    lat, lon = even_grid(1, 4, 1.0)
+    where = figures.layout(lat[[0, 1, 3]], lon[[0, 1, 3]], 1.0)
+    found = figures.hundredths((np.array([0.214, 0.3, np.nan]), np.array([0.004, np.nan, 0.02])), where)
+    assert found.tolist() == [[[21, 255, 255, 255]], [[0, 255, 255, 255]]] and found.dtype == np.uint8
+
+
 def test_shares_are_of_the_area_with_a_value():
     codes, area = np.array([3, 0, 0, classes.MISSING], np.int8), np.array([1.0, 1.0, 2.0, 4.0])
     found = figures.shares(codes, area)

@@ -7,11 +7,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
+from twin import parameters, state, synthetic
+from twin.inputs import THETA
+from twin.land import LandDaily
 from twin.variables import VARIABLES, with_role
 
 GUIDES = Path(__file__).parents[2] / "docs"
+
+
+def code_of(section: str) -> str:
+    """The program under "Using it" in a section of the science guide."""
+    text = (GUIDES / "science.md").read_text(encoding="utf-8")
+    code = re.search(rf"^{section}.*?### Using it\n\n```python\n(.*?)```", text, re.DOTALL | re.MULTILINE)
+    assert code
+    return code[1]
 
 
 def test_the_land_model_is_used_as_the_science_guide_says():
@@ -29,11 +41,46 @@ def test_the_land_model_is_used_as_the_science_guide_says():
         "tile_fraction": np.eye(9)[3][:, None] * np.ones(3),
         "forcing": xr.Dataset(rows, {"time": times, **place}),
     }
-    text = (GUIDES / "science.md").read_text(encoding="utf-8")
-    code = re.search(r"### Using it\n\n```python\n(.*?)```", text, re.DOTALL)
-    assert code
-    exec(code[1], known)
+    exec(code_of("## The land model"), known)
     daily = known["daily"]
     evaporated = 86400.0 * daily["water_evapotranspiration_flux"]
     assert daily.sizes == {"time": 4, "layer": 4, "cell": 3}
     assert float(evaporated.min()) > 1.0 and float(evaporated.max()) < 8.0
+
+
+def test_a_window_is_assimilated_as_the_science_guide_says():
+    """A season of the savanna seen every third day: closer to the truth than before; and the algebra is Kalman's."""
+    lat, lon = (each.ravel() for each in np.meshgrid(np.arange(8.0, 15.0, 2.0), np.arange(0.0, 18.0, 3.0)))
+    place = synthetic.climate(xr.Dataset(coords={"lat": ("cell", lat), "lon": ("cell", lon)}))
+    forcing = synthetic.forcing(place, pd.date_range("2021-01-01", "2021-06-29"))
+    texture, other = (synthetic.soils(xr.Dataset(forcing.coords), true=true) for true in (False, True))
+    soil, truth = (parameters.from_texture(each["sand"], each["silt"], each["clay"]) for each in (texture, other))
+    truth["surface_resistance"] = 2.0 * truth["surface_resistance"]
+    start, _ = LandDaily().run(state.initial(truth), forcing, truth)
+    _, run = LandDaily().run(start, forcing, truth)
+    wet = run[THETA].isel(layer=0, drop=True).sel(time=slice("2021-04-01", None)).isel(time=slice(None, None, 3))
+    rng = np.random.default_rng(5)
+    value = wet + rng.normal(0.0, 0.03, wet.shape)
+    units = {"units": "m3 m-3"}
+    X, Y, d, x_b = rng.normal(size=(6, 3)), rng.normal(size=(6, 4)), rng.normal(size=4), rng.normal(size=3)
+    X, Y, R = X - X.mean(axis=0), Y - Y.mean(axis=0), np.array([0.5, 1.0, 2.0, 0.1])
+    known: dict[str, Any] = {
+        "soil": soil.assign(sand=texture["sand"], clay=texture["clay"]),
+        "forcing": forcing,
+        "retrievals": xr.Dataset(
+            {
+                "surface_soil_moisture": value.assign_attrs(units),
+                "surface_soil_moisture_error": xr.full_like(value, 0.03).assign_attrs(units),
+            }
+        ),
+        **{"X": X, "Y": Y, "d": d, "R": R, "x_b": x_b},
+    }
+    exec(code_of("## Assimilation"), known)
+    found, predicted = known["found"], known["found"].predicted["satellite"]
+    missed = {n: float(((predicted[n] - predicted["value"]) ** 2).mean()) for n in ("open_loop", "analysis")}
+    assert missed["analysis"] < missed["open_loop"]
+    assert found.accepted == (known["better"] is found.parameters)
+    assert known["spread"].sizes == {"time": 90, "cell": 24} and float(known["spread"].min()) > 0.0
+    gain = X.T @ Y @ np.linalg.inv(Y.T @ Y + np.diag(R))
+    np.testing.assert_allclose(known["x_a"], x_b + gain @ d, rtol=1e-10)
+    np.testing.assert_allclose(known["X_a"].T @ known["X_a"], X.T @ X - gain @ Y.T @ X, atol=1e-10)

@@ -43,6 +43,29 @@ RELEASE = {
     },
 }
 SIMULATED = {**RELEASE, "simulated": True, "previous": None, "sources": []}
+ANALYSED = {
+    **RELEASE,
+    "tier": "analysis",
+    "sources": [],
+    "analysed_until": "2018-03-26",
+    "analysis": {
+        "key": "ab" * 16,
+        "window": ["2017-03-27", "2018-03-26"],
+        "items": 358,
+        "accepted": True,
+        "reasons": [],
+        "observations": 61234,
+        "members": 50,
+        "dofs": 7.5,
+        "chi2": 0.97,
+        "patches": [40, 61],
+        "sensors": {"smap": {"offset": 0.04, "inflation": 1.3, "withheld": {"open_loop_r": 0.7, "analysis_r": 0.8}}},
+    },
+    "variables": {
+        **RELEASE["variables"],
+        "root_zone_soil_moisture_spread": {"units": "m3 m-3", "long_name": "spread", "dims": ("time", "cell")},
+    },
+}
 LOOKED = {**RELEASE, "quick_look": {"href": "quick/12.png", "size": 1234, "checksum": "1220" + "ab" * 32}}
 MAKERS = (items.drought_item, items.state_item, drought_collection, state_collection)
 
@@ -51,7 +74,9 @@ def as_sent(thing: pystac.STACObject) -> dict:
     return thing.to_dict(include_self_link=False, transform_hrefs=False)
 
 
-@pytest.mark.parametrize("release", [RELEASE, SIMULATED, LOOKED], ids=["plain", "simulated", "quick look"])
+@pytest.mark.parametrize(
+    "release", [RELEASE, SIMULATED, LOOKED, ANALYSED], ids=["plain", "simulated", "quick look", "analysed"]
+)
 @pytest.mark.parametrize("make", MAKERS, ids=lambda make: make.__name__)
 def test_every_document_is_valid_with_all_its_extensions(make, release):
     assert validate(as_sent(make(release))) == []
@@ -107,6 +132,26 @@ def test_a_release_names_the_one_before_it_and_the_collection_the_newest():
         for x in as_sent(items.drought_item(SIMULATED))["links"]
         if x["rel"] in ("predecessor-version", "derived_from")
     ]
+
+
+def test_an_analysis_says_what_it_used_and_how_well_without_naming_every_item():
+    item = as_sent(items.drought_item(ANALYSED))
+    told = item["properties"]["twin:analysis"]
+    assert item["properties"]["twin:tier"] == "analysis" and item["properties"]["twin:analysed_until"] == "2018-03-26"
+    assert (told["items"], told["observations"], told["window"][1]) == (358, 61234, "2018-03-26")
+    assert told["sensors"]["smap"]["withheld"]["analysis_r"] == 0.8 and "reasons" not in told
+    assert "61234 observations of smap from 2017-03-27 to 2018-03-26" in item["properties"]["processing:lineage"]
+    assert [link["rel"] for link in item["links"]] == ["collection", "predecessor-version"]
+    spread = item["properties"]["cube:variables"]["root_zone_soil_moisture_spread"]
+    assert (spread["unit"], spread["dimensions"]) == ("m3 m-3", ["time", "cell"])
+    assert "root_zone_soil_moisture_spread" not in as_sent(items.state_item(ANALYSED))["properties"]["cube:variables"]
+
+
+def test_an_open_loop_after_an_analysis_says_until_when_it_was_corrected():
+    properties = items.drought_item({**RELEASE, "analysed_until": "2018-03-26"}).properties
+    assert properties["twin:analysed_until"] == "2018-03-26" and "twin:analysis" not in properties
+    assert "as corrected with observations until 2018-03-26" in properties["processing:lineage"]
+    assert "twin:analysed_until" not in items.drought_item(RELEASE).properties
 
 
 def test_simulated_data_is_called_simulated():

@@ -123,6 +123,48 @@ def test_the_tier_is_named_and_simulated_data_warn():
     assert [badge.label for badge in words.badges("new_tier", False)] == ["new tier"]
 
 
+def test_the_badge_says_until_when_satellites_were_asked_and_how_long_the_model_runs_alone():
+    until, later = date(2026, 3, 3), date(2026, 3, 15)
+    (checked,) = words.badges("analysis", False, until, until)
+    assert checked.label == "Checked against satellites until 3 March 2026"
+    assert checked.meaning == "The land model was corrected by satellite observations up to that day."
+    assert words.badges("analysis", False, until, date(2026, 3, 4))[0].meaning.endswith(
+        "that day; the 1 day since rests on the weather alone."
+    )
+    (alone,) = words.badges("open_loop", False, until, later)
+    assert alone.label == "Open loop for 12 days" and "since 3 March 2026, the last day satellites" in alone.meaning
+    assert words.badges("open_loop", False, until, until)[0] == checked, "that day itself was checked"
+
+
+def test_an_amount_is_told_with_its_spread_and_not_without():
+    assert words.amount(0.214, 0.021) == "0.21 ± 0.02\u202fm³\u202fm⁻³"
+    assert words.amount(0.214, 0.004) == "0.21 ± <0.01\u202fm³\u202fm⁻³"
+    assert words.water(0.2, 0.03) == "0.20 ± 0.03\u202fm³\u202fm⁻³ of water in the top metre."
+    assert words.amount(0.2, NAN) == words.amount(NAN, 0.02) == words.water(0.2, NAN) == ""
+
+
+@pytest.mark.parametrize(
+    ("reason", "said"),
+    [
+        ("no observation to use: smap: 0 of 120 passed the gates", "none of the observations could be used"),
+        ("observations of smap: expected at most 5 % rejected, found 9.1 % (3 of 33: background)", "too many"),
+        ("no step made the cost fall", "nothing about the land model could be changed"),
+        ("K_s went 4.5 standard deviations from its prior, at most 4 are believed", "soil or plants unlike any known"),
+        ("soil parameters beyond their bounds in 90 of 100 cells, 0 before", "soils at the limits"),
+        ("withheld observations of smap fit worse: ubRMSE 0.05 against 0.04 of the open loop", "fitted worse"),
+        ("members complete on every tile: expected at least 90%, found 3 of 40", "too many model runs failed"),
+        ("a reason nobody thought of", "a reason nobody thought of"),
+    ],
+)
+def test_a_refused_analysis_is_explained_to_everybody(reason, said):
+    text = words.refused({"window": ["2026-01-01", "2026-03-01"], "reasons": [reason]})
+    assert text.startswith("The last check against satellites (1 January 2026 to 1 March 2026) is not used: ")
+    assert said in text and "standard deviation" not in text and "ubRMSE" not in text
+    assert words.event("twin.analysis.refused.v1", "x", {"reasons": [reason]}).startswith(
+        "Check against satellites not"
+    )
+
+
 def test_places_days_and_moments():
     assert words.place(9.25, -0.75) == "9.25° N, 0.75° W"
     assert words.place(-33.0, 18.5) == "33° S, 18.5° E"
@@ -136,6 +178,10 @@ def test_events_in_one_line():
     data = {"valid_day": "2026-03-12", "consumed": ["c/a@1", "c/b@1"]}
     assert words.event("twin.drought.updated.v1", "x", data) == "Drought map updated to 12 March 2026 from 2 items"
     assert words.event("twin.item.quarantined.v1", "SM_1", {}) == "Item set aside: SM_1"
+    done = {"observations": 769, "window": ["2026-01-01", "2026-03-01"]}
+    assert words.event("twin.analysis.completed.v1", "x", done) == (
+        "Checked against 769 satellite observations, 1 January 2026 to 1 March 2026"
+    )
     assert words.event("twin.unheard.of.v9", "x", {}) == "twin.unheard.of.v9: x"
     assert words.event("twin.drought.updated.v1", "x", {"valid_day": "soon"}).endswith("an unknown day")
     assert words.name("sm-l3/SM_2026/0312@ab") == "SM_2026/0312"

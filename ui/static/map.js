@@ -39,12 +39,14 @@ class DroughtMap {
     const before = this.data;
     const codes = before?.codes === data.codes ? this.codes : await unpack(data.codes);
     const lines = before?.lines === data.lines ? this.lines : outline(new Int16Array((await unpack(data.lines)).buffer), data);
+    const water = before?.water === data.water ? this.water : data.water && await unpack(data.water);
     if (turn !== this.turn) return; // something newer came while this was unpacked
     const moved = !before || before.area !== data.area;
     const redrawn = moved || before.codes !== data.codes;
     this.data = data;
     this.codes = codes;
     this.lines = lines;
+    this.water = water;
     this.k = Math.cos(((data.north - (data.height * data.dy) / 2) * Math.PI) / 180);
     if (redrawn) {
       this.old = moved || matchMedia("(prefers-reduced-motion: reduce)").matches ? null : this.image;
@@ -284,11 +286,18 @@ class DroughtMap {
   // ---------------------------------------------------------------------------------------------------------- hands
 
   describe(spot) {
-    const [lon, lat] = this.centre(spot), { width, legend, text } = this.data;
-    const row = legend[this.codes[spot.row * width + spot.column]];
+    const [lon, lat] = this.centre(spot), { width, legend, text } = this.data, at = spot.row * width + spot.column;
+    const row = legend[this.codes[at]];
     const name = row ? [row.short, row.name].filter(Boolean).join(" ") : text.missing;
     const side = (value, plus, minus) => `${Math.abs(value).toFixed(2)}° ${value < 0 ? minus : plus}`;
-    return [name, `${side(lat, "N", "S")}, ${side(lon, "E", "W")}`];
+    return [name, ...this.amount(at, text), `${side(lat, "N", "S")}, ${side(lon, "E", "W")}`];
+  }
+
+  // soil moisture and how sure it is, where that is known
+  amount(at, text) {
+    const water = this.water?.[at] ?? NO_CELL, spread = this.water?.[at + this.codes.length];
+    if (water === NO_CELL) return [];
+    return [`${(water / 100).toFixed(2)} ± ${spread ? (spread / 100).toFixed(2) : "<0.01"} ${text.unit}`];
   }
 
   point(spot, px, py) {
@@ -296,9 +305,12 @@ class DroughtMap {
     this.hover = spot;
     this.tip.hidden = !spot;
     if (spot) {
-      const [name, where] = this.describe(spot), strong = document.createElement("strong");
-      strong.textContent = name;
-      this.tip.replaceChildren(strong, where);
+      const lines = this.describe(spot).map((line, i) => {
+        const part = document.createElement(i ? "div" : "strong");
+        part.textContent = line;
+        return part;
+      });
+      this.tip.replaceChildren(...lines);
       const { offsetWidth: w, offsetHeight: h } = this.tip;
       this.tip.style.left = `${Math.max(4, Math.min(px + 14, this.wide - w - 4))}px`;
       this.tip.style.top = `${py + 18 + h > this.high ? py - h - 10 : py + 14}px`;

@@ -15,6 +15,7 @@ import streamlit as st
 
 from infra.bus import Event
 from twin.errors import TwinError
+from twin.events import ANALYSIS_REFUSED, ITEM_QUARANTINED
 from twin.indices import palette
 from ui import component, data, figures, markup, words
 
@@ -105,9 +106,13 @@ def _release(pulse: data.Pulse, release: data.Release) -> None:
         markup.heading(
             _title(region),
             words.day(day),
-            words.badges(release.tier, release.simulated),
+            words.badges(release.tier, release.simulated, release.analysed_until, day),
             words.headline(share),
-            (words.release(release.sequence, release.made), words.data_age(release.valid_day, datetime.now(UTC))),
+            (
+                words.release(release.sequence, release.made),
+                words.data_age(release.valid_day, datetime.now(UTC)),
+                words.refused(refused) if (refused := data.refusal(release.latest_snapshot, region)) else "",
+            ),
         )
     )
     _live(region, len(area))
@@ -116,7 +121,8 @@ def _release(pulse: data.Pulse, release: data.Release) -> None:
         title = f"{_title(region)}, {words.day(day)}. {words.headline(share)}"
         shown = f"{snapshot} {day}"
         outlines = data.outlines(where.bounds)
-        packed = component.payload(codes, where, share, outlines, title=title, shown=shown, selected=chosen)
+        sure = data.sureness(snapshot, region, day)
+        packed = component.payload(codes, where, share, outlines, sure, title=title, shown=shown, selected=chosen)
         component.drought_map(packed, _choose_cell)
         _slider(first, min(last, release.valid_day), day)
     with right:
@@ -146,7 +152,9 @@ def _place(release: data.Release, cell: int, chosen: tuple[float, float], day: d
     earlier = found.percentile.reindex(time=[at - np.timedelta64(TREND_DAYS, "D")]).item()
     theme = st.context.theme.type or "light"
     color = palette.COLORS.get(code, palette.NORMAL[theme] if code == 0 else "")
+    spread = np.nan if found.spread is None else float(found.spread.sel(time=at))
     notes = [
+        words.water(float(found.moisture.sel(time=at)), spread),
         words.since([int(c) for c in until.values], [_date(t) for t in until["time"].values]),
         words.trend(percentile, earlier, TREND_DAYS),
     ]
@@ -185,7 +193,8 @@ def _place(release: data.Release, cell: int, chosen: tuple[float, float], day: d
     years = release.reference_years
     compared = data.reference(release.snapshot, release.region)
     sure = words.certainty(*data.interval(percentile, years))
-    st.html(markup.paragraphs(f"{words.reference(years, compared.first, compared.last)} {sure}"))
+    more = words.SPREAD_NOTE if np.isfinite(spread) else ""
+    st.html(markup.paragraphs(f"{words.reference(years, compared.first, compared.last)} {sure}", more))
 
 
 def _slider(first: date, last: date, day: date) -> None:
@@ -211,7 +220,7 @@ def _row(event: Event) -> dict[str, Any]:
         "time": words.clock(made) if made else event.time,
         "sources": [words.name(key) for key in event.data.get("consumed") or ()],
         "href": str(event.data.get("item") or ""),
-        "refused": event.type.startswith("twin.item.quarantined"),
+        "refused": event.type in (ITEM_QUARANTINED, ANALYSIS_REFUSED),
     }
 
 

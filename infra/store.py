@@ -20,6 +20,7 @@ import fcntl
 import hashlib
 import json
 import os
+import threading
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -61,6 +62,16 @@ _JOURNAL_BYTES, _JOURNAL_ENDS = 1 << 17, 1 << 10  # chunks of the journal's text
 _LATEST = 0  # slot of the newest restart; slot k > 0 holds the first day of the k-th month of the region
 
 Ledger = Mapping[str, Mapping[str, Any]]
+
+
+class _Turns(threading.local):
+    """The stores this thread has its turn at."""
+
+    def __init__(self) -> None:
+        self.held: set[str] = set()
+
+
+_turns = _Turns()
 
 
 class Store:
@@ -121,10 +132,18 @@ class Store:
     def turn(self) -> Iterator[None]:
         """One writer of this machine prepares a draft at a time, so that a long one does not lose to every short one.
 
-        Nothing depends on it: a writer who does not ask, or who is elsewhere, still meets Conflict.
+        Nothing depends on it: a writer who does not ask, who is elsewhere, or to whom this thread's turn is lent, still
+        meets Conflict.
         """
-        with self._locked("turn"):
+        if self.url in _turns.held:
             yield
+            return
+        with self._locked("turn"):
+            _turns.held.add(self.url)
+            try:
+                yield
+            finally:
+                _turns.held.discard(self.url)
 
     @contextmanager
     def wait_lock(self) -> Iterator[None]:

@@ -54,7 +54,7 @@ NEAR = 0.1  # a predicted J is believed if it missed by less than this share of 
 FAR = 3.0  # standard deviations of the prior beyond which a linear step is not believed
 FARTHEST = 4.0  # and beyond which an analysis is not
 REJECTED = 0.05  # share of the observations the background check may refuse
-CLIPPED = 0.25  # share of the cells whose soil may be kept back by a bound
+CLIPPED = 0.5  # share of the cells whose soil may be kept back by a bound
 WORSE = 1.02  # times the error of the open loop that withheld observations may show
 PATCH, LENGTH = 150.0, 200.0  # km: size of what has one field weight, and distance over which residuals decorrelate
 SETTLED = 1.2  # ratio within which an estimate of errors counts as unchanged
@@ -853,7 +853,7 @@ def withheld_scores(table: xr.Dataset) -> dict[str, float]:
     runs = {run: scores.grouped(held[run].values, y, cell, day, least=8) for run in ("open_loop", "analysis")}
     cells = int((runs["analysis"]["count"] >= 8).sum())
     told = {f"{run}_{name}": float(each[name].mean()) for run, each in runs.items() for name in ("ubrmse", "r")}
-    return {**told, "cells": float(cells)} if cells else {}
+    return {**told, "cells": cells} if cells else {}
 
 
 def _errors(table: xr.Dataset, biome: np.ndarray) -> list[dict[str, Any]]:

@@ -31,6 +31,7 @@ from twin import grid as cells_of
 from twin.checks import check_range
 from twin.errors import PlaceError, RangeError, SettingsError, TimeError, UnitsError, VariableError
 from twin.forcing import complete, mean_of_days
+from twin.observations import FOOTPRINT
 from twin.variables import VARIABLES
 
 Average = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
@@ -38,7 +39,6 @@ Average = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 DAY = pd.Timedelta(days=1)
 _ALWAYS = pd.DatetimeIndex(["1970-01-01"])  # what does not change has one time step
 SOIL = ("sand", "silt", "clay")
-FOOTPRINT = ("water_fraction", "dense_vegetation_fraction")  # shares of a cell that keep a radiometer from its soil
 _SHARES = {"%": 0.01, "percent": 0.01, "1": 1.0}  # units of a soil fraction, and their factor
 _MATCHERS: dict[tuple[str, str], tuple[Average, np.ndarray]] = {}
 _MATCHERS_KEPT = 16

@@ -18,6 +18,7 @@ from infra.settings import Region, region_grid
 from twin import climatology, grid, state, synthetic
 from twin import parameters as tables
 from twin.errors import RangeError, Rejected, SettingsError, Transient
+from twin.observations import FOOTPRINT
 from twin.parameters import TILES
 
 SPIN_UP_YEARS = 6  # before the reference years
@@ -47,7 +48,7 @@ def _with_soil(found: xr.Dataset, soil: Mapping[str, Any] | xr.Dataset) -> xr.Da
         name: soil[name] if name in soil else ("cell", np.full(found.sizes["cell"], share))
         for name, share in LOAM.items()
     }
-    return found.assign(texture | {name: soil[name] for name in reading.FOOTPRINT if name in soil})
+    return found.assign(texture | {name: soil[name] for name in FOOTPRINT if name in soil})
 
 
 def _seed(region: Region) -> int:

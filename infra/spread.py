@@ -21,10 +21,11 @@ from twin import forcing, state
 from twin.control import Control
 from twin.inputs import THETA
 from twin.model import LandModel
+from twin.observations import FOOTPRINT
 from twin.variables import VARIABLES
 
 DAY = pd.Timedelta(days=1)
-ASKED = ("sand", "clay", "water_fraction", "dense_vegetation_fraction")  # of a cell, beside the model's parameters
+ASKED = ("sand", "clay", *FOOTPRINT)  # of a cell, beside the model's parameters
 SPREAD = "root_zone_soil_moisture_spread"
 _CARRIED: dict[str, _Carried] = {}  # by region: where its members are
 

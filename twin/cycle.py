@@ -62,7 +62,6 @@ CHECKS = 2  # loops that begin with the background check: the prior's members ar
 ROUNDS = 1  # of bringing the members to where they fit
 FIRST_AMPLITUDE = 0.5  # of the fields that are tried, in standard deviations of RESIDUAL
 LEAST_AMPLITUDE = 0.2  # times that: below it places do not differ enough to be told apart
-FOOTPRINT = ("water_fraction", "dense_vegetation_fraction")  # what may be known of a cell, beside its parameters
 BIOMES = ("arid", "semi-arid", "humid")  # by P/E_0 below 0.2, below 0.5 and above (UNEP 1997)
 
 
@@ -270,52 +269,44 @@ class _Work:
 
         residuals   fields of each member (K, field, cell)
         """
-        seen = {k.sensor: np.empty((len(members), len(k.observations)), np.float32) for k in known}
-        lost: dict[int, str] = {}
-        clipped = 0
-        for task, result in self.results(members, residuals, "predictions"):
-            if isinstance(result, Lost):
-                lost.setdefault(task.realization, result.reason)
-                continue
-            if task.realization == 0:
-                clipped += int(result["clipped"])
-            for k in known:
-                at = _of_tile(k.observations, task.cells)
-                day, cell = k.observations.day[at], k.observations.cell[at] - task.cells.start
-                seen[k.sensor][task.realization, at] = result[k.sensor][day, cell]
-        kept = self._kept(len(members), lost)
-        return {name: values[kept] for name, values in seen.items()}, kept, clipped
+        seen, kept, clipped, _ = self._taken(members, known, residuals, "predictions")
+        return seen, kept, clipped
 
     def states(
         self, members: np.ndarray, known: Sequence[_Known], residuals: np.ndarray | None
     ) -> tuple[dict[str, np.ndarray], np.ndarray, int, xr.Dataset]:
         """As `predict`, with the states of the window: the first member's, and the spread of the others."""
-        clipped = 0
+        seen, kept, clipped, parts = self._taken(members, known, residuals, "states")
+        whole = xr.concat(parts, "cell", data_vars="all") if parts else xr.Dataset()
+        place = {
+            n: self.simulation.prior.parameters[n] for n in ("lat", "lon") if n in self.simulation.prior.parameters
+        }
+        return seen, kept, clipped, whole.isel(realization=kept).assign_coords(place)
+
+    def _taken(
+        self, members: np.ndarray, known: Sequence[_Known], residuals: np.ndarray | None, keep: str
+    ) -> tuple[dict[str, np.ndarray], np.ndarray, int, list[xr.Dataset]]:
+        """What `predict` returns, and with keep = "states" the summary of each tile."""
         seen = {k.sensor: np.empty((len(members), len(k.observations)), np.float32) for k in known}
-        parts: list[xr.Dataset] = []
         lost: dict[int, str] = {}
+        clipped, parts = 0, []
         of_tile: list[dict[str, np.ndarray] | None] = []
-        for task, result in self.results(members, residuals, "states"):
+        for task, result in self.results(members, residuals, keep):
             if isinstance(result, Lost):
                 lost.setdefault(task.realization, result.reason)
-                of_tile.append(None)
             else:
-                of_tile.append(result)
                 clipped += int(result["clipped"]) if task.realization == 0 else 0
                 for k in known:
                     at = _of_tile(k.observations, task.cells)
                     day, cell = k.observations.day[at], k.observations.cell[at] - task.cells.start
                     seen[k.sensor][task.realization, at] = result[k.sensor][day, cell]
-            if len(of_tile) == len(members):
-                parts.append(_summary(of_tile, self.simulation.window))
-                of_tile = []
+            if keep == "states":
+                of_tile.append(None if isinstance(result, Lost) else result)
+                if len(of_tile) == len(members):
+                    parts.append(_summary(of_tile, self.simulation.window))
+                    of_tile = []
         kept = self._kept(len(members), lost)
-        whole = xr.concat(parts, "cell", data_vars="all") if parts else xr.Dataset()
-        place = {
-            n: self.simulation.prior.parameters[n] for n in ("lat", "lon") if n in self.simulation.prior.parameters
-        }
-        whole = whole.isel(realization=kept).assign_coords(place)
-        return {name: values[kept] for name, values in seen.items()}, kept, clipped, whole
+        return {name: values[kept] for name, values in seen.items()}, kept, clipped, parts
 
     def results(
         self, members: np.ndarray, residuals: np.ndarray | None, keep: str
@@ -418,7 +409,7 @@ class _Cycle:
             names = ["air_temperature", "precipitation_flux"]
             weather = self.simulation.forcing.tile(task.cells)[names].sel(time=slice(window.first, window.last))
             land = weather.assign({n: (("time", "cell"), result[n]) for n in (SNOW, SOIL_TEMPERATURE) if n in result})
-            land = land.assign({n: ("cell", ground[n].values[task.cells]) for n in FOOTPRINT if n in ground})
+            land = land.assign({n: ("cell", ground[n].values[task.cells]) for n in obs.FOOTPRINT if n in ground})
             for k in self.known:
                 some = k.observations.of_cells(task.cells)
                 passed, screening = obs.screen(some, land)
@@ -520,7 +511,7 @@ class _Cycle:
         self,
         seen: Mapping[str, np.ndarray],
         d: Mapping[str, np.ndarray],
-        linear: fourdenvar.Filter | None,
+        linear: fourdenvar.Filter,
         each: bool = False,
     ) -> tuple[list[fourdenvar.Sums], dict[str, np.ndarray]]:
         """(the sums of every sensor and tile; the variances (p) they were made with, by sensor).
@@ -533,9 +524,8 @@ class _Cycle:
             scale = np.float32(np.sqrt(len(seen[k.sensor]) - 2.0))
             for key, at in self._chunks(k):
                 Y = (seen[k.sensor][1:, at] - seen[k.sensor][0, at]) / scale
-                if linear is not None:
-                    Y, rest = linear.coordinates(Y)
-                    variance[k.sensor][at] += rest
+                Y, rest = linear.coordinates(Y)
+                variance[k.sensor][at] += rest
                 if each:
                     Y = np.vstack([Y, k.value[at] - seen[k.sensor][1:, at]])
                 parts.append(self._sum(k, key, at, Y, d[k.sensor], variance[k.sensor]))
@@ -783,7 +773,7 @@ class _Patches:
         half = (
             np.sin((a - b) / 2) ** 2 + np.cos(a) * np.cos(b) * np.sin(np.deg2rad(self.lon - self.lon[patch]) / 2) ** 2
         )
-        return fourdenvar.gaspari_cohn(2.0 * 6371.0 * np.arcsin(np.sqrt(np.minimum(half, 1.0))) / LENGTH)
+        return fourdenvar.gaspari_cohn(2.0 * EARTH_RADIUS * np.arcsin(np.sqrt(np.minimum(half, 1.0))) / LENGTH)
 
 
 @dataclass(frozen=True, eq=False)

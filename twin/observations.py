@@ -29,6 +29,7 @@ from twin.land.weather import mix
 FEW = 5  # observations of a cell below which its offset cannot be told
 FREEZING = 275.0  # K: at or below this mean of the day some of the soil may be frozen in the morning
 SNOW = 0.1  # kg m-2 of modelled snow that hides the ground
+FOOTPRINT = ("water_fraction", "dense_vegetation_fraction")  # what may be known of a sensor's footprints, (cell)
 WATER, DENSE = 0.05, 0.5  # share of the footprint from which on retrievals are not of recommended quality
 SPIKE, NEIGHBOURS, NEAR = 4.0, 3, 10  # standard deviations; how many values on either side, and how many days away
 RAIN = 1.0 / 86400.0  # kg m-2 s-1: a mean of a millimetre a day, today or in the two days before, may wet the ground

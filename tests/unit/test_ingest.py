@@ -15,12 +15,13 @@ import pytest
 import xarray as xr
 
 from infra import regional
-from infra.ingest import FOOTPRINT, grid_of_source, read, soil_of_source
+from infra.ingest import grid_of_source, read, soil_of_source
 from infra.settings import Region, Settings, region, region_grid
 from twin.checks import check_dataset
 from twin.errors import PlaceError, RangeError, TimeError, UnitsError, VariableError
 from twin.forcing import standard_pressure
 from twin.grid import from_points, regular
+from twin.observations import FOOTPRINT
 from twin.variables import VARIABLES, with_role
 
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)

@@ -29,8 +29,9 @@ _TWO52 = 4503599627370496.0  # 2**52, whose bit pattern with a small integer in 
 
 
 def _stamp() -> tuple[tuple[str, float, int], ...]:
-    """Name, time and size of every source of this package: what the compiled code depends on."""
-    files = [*sorted(Path(__file__).parent.glob("*.py")), Path(__file__).parents[1] / "variables.py"]
+    """Name, time and size of every source that compiled code may depend on."""
+    here = Path(__file__).parent
+    files = [*sorted(here.glob("*.py")), *sorted((here.parent / "emulator").glob("*.py")), here.parent / "variables.py"]
     return tuple((path.name, path.stat().st_mtime, path.stat().st_size) for path in files)
 
 

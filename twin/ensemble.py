@@ -106,7 +106,7 @@ class Prior:
 
     @cached_property
     def key(self) -> str:
-        return _digest_of(digest(self.parameters), digest(self.state), repr(self.control))
+        return digest_of(digest(self.parameters), digest(self.state), repr(self.control))
 
     def tile(self, cells: slice) -> Prior:
         return Prior(self.parameters.isel(cell=cells), self.state.isel(cell=cells), self.control)
@@ -132,7 +132,7 @@ class Task:
     def key(self) -> str:
         place = f"{self.cells.start}:{self.cells.stop} {self.keep}"
         fields = b"" if self.residual is None else np.ascontiguousarray(self.residual).tobytes()
-        return _digest_of(place, np.ascontiguousarray(self.z, dtype=np.float64).tobytes(), fields)
+        return digest_of(place, np.ascontiguousarray(self.z, dtype=np.float64).tobytes(), fields)
 
     @property
     def label(self) -> dict[str, int]:
@@ -159,7 +159,7 @@ class Simulation:
         sensors = {name: repr(operator) for name, operator in sorted(self.sensors.items())}
         window = f"{self.window.first.date()} {self.window.last.date()} {self.window.cycles}"
         about = f"{self.model.name} {self.model.version} {model} {sensors} {window}"
-        return _digest_of(about, self.prior.key, self.forcing.key)
+        return digest_of(about, self.prior.key, self.forcing.key)
 
     def __call__(self, task: Task) -> dict[str, np.ndarray]:
         """What every sensor would see of the tile, (day, cell) float32 by its name, and `clipped`, a count of cells.
@@ -321,7 +321,8 @@ def digest(ds: xr.Dataset) -> str:
     return found.hexdigest()
 
 
-def _digest_of(*parts: str | bytes) -> str:
+def digest_of(*parts: str | bytes) -> str:
+    """A digest of texts and bytes, in this order."""
     found = hashlib.blake2b(digest_size=20)
     for part in parts:
         data = part.encode() if isinstance(part, str) else part

@@ -7,6 +7,7 @@ nothing, so they are stepped in blocks, by as many threads as there are cores, w
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
@@ -224,22 +225,17 @@ class LandDaily:
 
     def run(self, state: xr.Dataset, forcing: xr.Dataset, parameters: xr.Dataset) -> tuple[xr.Dataset, xr.Dataset]:
         """See `twin.model.LandModel.run`; the step must be one day."""
-        _check_days(forcing)
-        _check_cells(forcing, state, parameters)
+        check_days(forcing)
+        check_cells(forcing, state, parameters)
         checks.check_dataset(forcing, FORCING, "forcing", missing=False)
         checks.check_dataset(state, (THETA, CANOPY, SNOW), "state", time=False, missing=False)
-        days, cells = forcing.sizes["time"], forcing.sizes["cell"]
-        theta, canopy, snow = (_state(state, name, cells) for name in (THETA, CANOPY, SNOW))
-        march, real = (_march, np.float64) if self.precision == "double" else (single(_march), np.float32)
-        soils = np.stack([_parameter(parameters, name, (4, cells)) for name in SOIL]).astype(real, copy=False)
-        surfaces = np.stack([_parameter(parameters, name, (cells,)) for name in SURFACE]).astype(real, copy=False)
-        thetas = np.empty((days, 4, cells), real)
-        canopies, snows, evaporation, runoff = series = tuple(np.empty((days, cells), real) for _ in range(4))
-        for first in range(0, days, _batch(cells)):
-            part = slice(first, first + _batch(cells))
-            weather = np.stack([np.asarray(forcing[name].values[part], dtype=real) for name in FORCING])
-            values = (weather, theta, canopy, snow, soils, surfaces, np.array(LAYERS, real), thetas[part])
-            spread(partial(march, *values, *(flux[part] for flux in series)), cells, self.threads)
+        cells = forcing.sizes["cell"]
+        start = tuple(_state(state, name, cells) for name in (THETA, CANOPY, SNOW))
+        soils, surfaces = constants(parameters, cells)
+        weather = [forcing[name].values for name in FORCING]
+        (theta, canopy, snow), (thetas, canopies, snows, evaporation, runoff) = through(
+            weather, start, soils, surfaces, self.threads, np.float64 if self.precision == "double" else np.float32
+        )
         place = {name: forcing[name] for name in ("lat", "lon") if name in forcing.coords}
         end = xr.Dataset({THETA: (("layer", "cell"), theta), CANOPY: ("cell", canopy), SNOW: ("cell", snow)}, place)
         named = {THETA: thetas, CANOPY: canopies, SNOW: snows, EVAPORATION: evaporation, RUNOFF: runoff}
@@ -251,12 +247,49 @@ class LandDaily:
         return end, diagnostics
 
 
+def constants(parameters: xr.Dataset, cells: int) -> tuple[np.ndarray, np.ndarray]:
+    """(soils (7, 4, cell), surfaces (6, cell)) float64: the parameters in the order of SOIL and of SURFACE.
+
+    Raises VariableError for one that is not there or of other cells, RangeError for one that is not finite.
+    """
+    soils = np.stack([_parameter(parameters, name, (len(LAYERS), cells)) for name in SOIL])
+    return soils, np.stack([_parameter(parameters, name, (cells,)) for name in SURFACE])
+
+
+def through(
+    weather: Sequence[np.ndarray],
+    start: Sequence[np.ndarray],
+    soils: np.ndarray,
+    surfaces: np.ndarray,
+    threads: int,
+    real: type[np.floating] = np.float32,
+) -> tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...]]:
+    """The model without its labels and checks, for what calls it often: (end of start's variables, their days).
+
+    weather   seven arrays (time, cell) in the order of FORCING; start theta (layer, cell), canopy and snow (cell),
+              float64, are not changed; soils and surfaces as `constants` gives them
+    returns   float64, and of type `real`: theta (time, layer, cell), canopy, snow, evaporation and runoff (time, cell)
+    """
+    days, cells = weather[0].shape
+    theta, canopy, snow = (np.array(values, dtype=np.float64, order="C") for values in start)
+    march = _march if real is np.float64 else single(_march)
+    soils, surfaces = soils.astype(real, copy=False), surfaces.astype(real, copy=False)
+    thetas = np.empty((days, len(LAYERS), cells), real)
+    canopies, snows, evaporation, runoff = series = tuple(np.empty((days, cells), real) for _ in range(4))
+    for first in range(0, days, _batch(cells)):
+        part = slice(first, first + _batch(cells))
+        some = np.stack([np.asarray(values[part], dtype=real) for values in weather])
+        values = (some, theta, canopy, snow, soils, surfaces, np.array(LAYERS, real), thetas[part])
+        spread(partial(march, *values, *(flux[part] for flux in series)), cells, threads)
+    return (theta, canopy, snow), (thetas, canopies, snows, evaporation, runoff)
+
+
 def _batch(cells: int) -> int:
     """How many days of forcing are copied at a time: 100 MB of them."""
     return max(1, 1_800_000 // cells)
 
 
-def _check_days(forcing: xr.Dataset) -> None:
+def check_days(forcing: xr.Dataset) -> None:
     """Refuse a step other than one day, and gaps."""
     checks.check_present(forcing, ("time",), "forcing")
     steps = np.unique(np.diff(forcing["time"].values.astype("datetime64[ns]")))
@@ -265,7 +298,7 @@ def _check_days(forcing: xr.Dataset) -> None:
         raise RangeError("time step", expected="1 day, without gaps", found=found, where="forcing")
 
 
-def _check_cells(forcing: xr.Dataset, *others: xr.Dataset) -> None:
+def check_cells(forcing: xr.Dataset, *others: xr.Dataset) -> None:
     """Refuse a state or parameters of other cells, where both say where they are (float32 rounding apart)."""
     for other in others:
         for name in {"lat", "lon"} & set(forcing.coords) & set(other.coords):

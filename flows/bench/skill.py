@@ -219,7 +219,7 @@ def _physics(tests: Sequence[Run], transfers: Mapping[str, Transfer]) -> Iterato
         spent = days = 0.0
         for run in tests:
             parameters, model = transfer.parameters(run.parameters), LandDaily(threads=1, precision="single")
-            start = _cell_means(run)
+            start = cell_means(run)
             clock = time.process_time()
             _, told = model.run(start, run.forcing, parameters)
             spent, days = spent + time.process_time() - clock, days + run.forcing.sizes["time"] * run.location.size
@@ -232,7 +232,7 @@ def _physics(tests: Sequence[Run], transfers: Mapping[str, Transfer]) -> Iterato
         yield {**row, "cpu_ms": digits(1e3 * spent * 365 / days)}
 
 
-def _cell_means(run: Run) -> xr.Dataset:
+def cell_means(run: Run) -> xr.Dataset:
     """A run's state with leaves and snow of the whole cell."""
     share = run.parameters["tile_fraction"]
     means = {name: (run.state[name] * share).sum("tile").assign_attrs(VARIABLES[name].attrs) for name in (CANOPY, SNOW)}
@@ -264,7 +264,7 @@ def jules(folder: Path, seed: int, as_json: bool) -> None:
         )
         covered = np.abs(error[:, 30:]) <= _half_widths(emulator, test)[:, 30:]
         _, daily = LandDaily(precision="single").run(
-            _cell_means(test), test.forcing, Transfer().parameters(test.parameters)
+            cell_means(test), test.forcing, Transfer().parameters(test.parameters)
         )
         plain = daily[THETA].values.transpose(1, 0, 2) - test.truth[THETA].values.transpose(1, 0, 2)
         parts.append((error[:, 30:], plain[:, 30:], covered, span(test.parameters)))

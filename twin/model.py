@@ -10,8 +10,15 @@ import xarray as xr
 class LandModel(Protocol):
     """A land-surface model over any set of cells."""
 
-    name: str
-    version: str
+    @property
+    def name(self) -> str:
+        """What it is called; one word."""
+        ...
+
+    @property
+    def version(self) -> str:
+        """Changes where its results do."""
+        ...
 
     def run(self, state: xr.Dataset, forcing: xr.Dataset, parameters: xr.Dataset) -> tuple[xr.Dataset, xr.Dataset]:
         """The state after the last forcing step, and the diagnostics of every step.

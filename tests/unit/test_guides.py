@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import runpy
 from pathlib import Path
 from typing import Any
 
@@ -84,3 +85,28 @@ def test_a_window_is_assimilated_as_the_science_guide_says():
     gain = X.T @ Y @ np.linalg.inv(Y.T @ Y + np.diag(R))
     np.testing.assert_allclose(known["x_a"], x_b + gain @ d, rtol=1e-10)
     np.testing.assert_allclose(known["X_a"].T @ known["X_a"], X.T @ X - gain @ Y.T @ X, atol=1e-10)
+
+
+def test_an_emulator_is_used_as_the_science_guide_says(tmp_path, monkeypatch):
+    """Trained on a few places: intervals hold its values, causes sum, rain alone explains what less rain does."""
+    case = runpy.run_path(str(Path(__file__).parents[1] / "emulator_case.py"))
+    runs = case["training"]()
+    run = runs.of("test")[0]
+    monkeypatch.chdir(tmp_path)
+    given = {"training": runs, "start": run.state, "forcing": run.forcing, "parameters": run.parameters}
+    known: dict[str, Any] = dict(given)
+    exec(code_of("## The emulator"), known)
+    told, predicted = known["told"], known["emulator"].predict(known["rows"])
+    assert told.sizes["time"] == run.forcing.sizes["time"]
+    assert (known["low"] <= predicted + 1e-6).all() and (predicted <= known["high"] + 1e-6).all()
+    assert known["strange"].shape == (len(known["rows"]),) and not known["strange"].all()
+    days, spring, others = known["days"], known["spring"], known["others"]
+    anomaly = known["emulator"].predict(days[spring]).mean(axis=0) - known["emulator"].predict(days[others]).mean(
+        axis=0
+    )
+    np.testing.assert_allclose(known["why"].sum("group").values, anomaly, atol=1e-5)
+    causes = known["causes"]
+    change = causes["value"] - causes["reference_value"]
+    np.testing.assert_allclose(causes["contribution"].sum("group"), change, atol=1e-9)
+    np.testing.assert_allclose(causes["contribution"].sel(group="rain"), change, atol=1e-9)
+    assert float(change.max()) <= 1e-4

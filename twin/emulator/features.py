@@ -254,6 +254,9 @@ def means(forcing: xr.Dataset) -> np.ndarray:
     return out
 
 
+MEMORY_NAMES = " ".join(memory.name for memory in MEMORIES)  # the attribute `names` of a state's memories
+
+
 def memory_of(state: xr.Dataset) -> np.ndarray | None:
     """The memories a state holds, (memory, cell) in the order of MEMORIES; None where it has none.
 
@@ -261,11 +264,9 @@ def memory_of(state: xr.Dataset) -> np.ndarray | None:
     """
     if MEMORY not in state:
         return None
-    held = state[MEMORY]
-    names = [m.name for m in MEMORIES]
-    found = list(map(str, held["memory"].values)) if "memory" in held.coords else []
-    if found != names:
-        raise VariableError(f"'{MEMORY}' of the state", expected=", ".join(names), found=", ".join(found) or "no names")
+    found = state.variables[MEMORY].attrs.get("names", "no names")
+    if found != MEMORY_NAMES or state.sizes["memory"] != len(MEMORIES):
+        raise VariableError(f"'{MEMORY}' of the state", expected=MEMORY_NAMES, found=found)
     return np.asarray(values_of(state, MEMORY, "memory", "cell"), np.float64)
 
 

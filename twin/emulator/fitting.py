@@ -257,16 +257,18 @@ def regimes_of(rows: np.ndarray) -> np.ndarray:
     return regimes(*(rows[:, NAMES.index(name)] for name in _REGIME))
 
 
-def importance(boosters: Mapping[str, bytes]) -> dict[str, dict[str, float]]:
-    """Share of each group of features in all the loss that the trees of an output took away; they add up to one."""
+def importance(boosters: Mapping[str, bytes]) -> dict[str, dict[str, dict[str, float]]]:
+    """{output: {groups, features: {name: share}}} of the loss that an output's trees took away; each adds up to one.
+
+    What a feature tells that another tells too goes to whichever was asked first: `explain` shares it out.
+    """
     found, group = {}, {feature.name: feature.group for feature in FEATURES}
     for name, raw in boosters.items():
         gain: dict[str, Any] = dict(xgb.Booster(model_file=bytearray(raw)).get_score(importance_type="total_gain"))
         total = sum(gain.values()) or 1.0
-        shares = dict.fromkeys(GROUPS, 0.0)
-        for column, value in gain.items():
-            shares[group[str(column)]] += value / total
-        found[name] = shares
+        features = {str(column): float(value / total) for column, value in sorted(gain.items(), key=lambda g: -g[1])}
+        groups = {one: sum(v for column, v in features.items() if group[column] == one) for one in GROUPS}
+        found[name] = {"groups": groups, "features": features}
     return found
 
 

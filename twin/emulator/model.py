@@ -119,7 +119,7 @@ class Emulator:
         end = {THETA: emulated, CORRECTION: emulated - theta, CANOPY: canopy, SNOW: snow, MEMORY: ready.table.memory}
         found = dict(zip((CANOPY, SNOW, EVAPORATION, RUNOFF), ready.run[1:], strict=True)) | self._variables(values)
         return (
-            xr.Dataset({name: xr.Variable(*_of_state(name, v)) for name, v in end.items()}, {**where, **_MEMORIES}),
+            xr.Dataset({name: xr.Variable(*_of_state(name, v)) for name, v in end.items()}, where),
             xr.Dataset(
                 {name: xr.Variable(VARIABLES[name].dims, v, VARIABLES[name].attrs) for name, v in found.items()},
                 {"time": forcing["time"].variable, **where},
@@ -129,7 +129,7 @@ class Emulator:
     def start(self, state: xr.Dataset, forcing: xr.Dataset) -> xr.Dataset:
         """The state with the memories of a place whose every day was the mean of this forcing's first year."""
         memory = features.means(forcing.isel(time=slice(0, features.YEAR)))
-        return state.assign({MEMORY: xr.Variable(*_of_state(MEMORY, memory))}).assign_coords(_MEMORIES)
+        return state.assign({MEMORY: xr.Variable(*_of_state(MEMORY, memory))})
 
     def features(self, state: xr.Dataset, forcing: xr.Dataset, parameters: xr.Dataset | Place) -> np.ndarray:
         """The rows of a run, (time · cell, feature) float32, day by day, in the order of NAMES."""
@@ -286,9 +286,11 @@ class Emulator:
         return cls.from_files({file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()}, threads)
 
 
-_MEMORIES = {"memory": [m.name for m in features.MEMORIES]}
 _ABOUT = {
-    MEMORY: {"long_name": "fading means of each day's weather, in the units of the emulator's features"},
+    MEMORY: {
+        "long_name": "fading means of each day's weather, in the units of the emulator's features",
+        "names": features.MEMORY_NAMES,
+    },
     CORRECTION: {"units": "m3 m-3", "long_name": "emulated soil moisture less the daily physics'"},
 }
 _DIMS = {MEMORY: ("memory", "cell"), CORRECTION: ("layer", "cell")}

@@ -179,7 +179,7 @@ class Ensemble:
 
     @cached_property
     def key(self) -> str:
-        model = {name: value for name, value in sorted(vars(self.model).items()) if name != "threads"}
+        model = {name: value for name, value in sorted(vars(self.model).items()) if name not in ("threads", "map")}
         about = f"{self.model.name} {self.model.version} {model} {self.outputs} {SPIN_UP}"
         return digest_of(about, digest(self.parameters), self.forcing.key)
 

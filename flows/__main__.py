@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -130,16 +131,19 @@ def watch(source: Sources, region_name: RegionName = "demo") -> None:
 
 @app.command()
 def status(as_json: OutputJson = False) -> None:
-    """What the twin knows, region by region; the last analysis, and what is being assimilated in this home."""
-    from infra import tasks
+    """What the twin knows, region by region; the last analysis, the emulator in use, and what is under way."""
+    from infra import registry, tasks
     from infra.settings import Settings
     from infra.wiring import build
 
     with exit_codes():
         settings = Settings()
         view = build(settings).store.at()
-        running = [run for run in tasks.progress(settings.home / "tasks") if run["state"] == "running"]
-        rows, said = [], [f"assimilating: {tasks.sentence(run)}" for run in running]
+        under_way = {
+            what: [run for run in tasks.progress(settings.home / folder) if run["state"] == "running"]
+            for what, folder in (("assimilating", "tasks"), ("training", "training"))
+        }
+        rows, said = [], [f"{what}: {tasks.sentence(run)}" for what, runs in under_way.items() for run in runs]
         for name in view.regions():
             ledger = view.ledger(name).values()
             journal = view.journal(name)
@@ -158,13 +162,14 @@ def status(as_json: OutputJson = False) -> None:
                     "updates": len(journal),
                     "snapshot": view.snapshot,
                     "last analysis": {n: attempt[n] for n in ("window", "accepted", "reasons")} if attempt else None,
-                    "assimilating": running,
+                    "emulator": registry.pointer(view, name).champion,
+                    **under_way,
                 }
             )
             if attempt:
                 outcome = "accepted" if attempt["accepted"] else f"refused: {'; '.join(attempt['reasons'])}"
                 said.append(f"{name}: analysis of {' to '.join(attempt['window'])} {outcome}")
-        columns = [name for name in rows[0] if name not in ("last analysis", "assimilating")] if rows else []
+        columns = [name for name in rows[0] if name not in ("last analysis", *under_way)] if rows else []
         show(rows, columns, as_json, "nothing here yet: `twin up`, or `twin run --region … --source …`")
         for line in [] if as_json else said:
             print(line)
@@ -174,6 +179,128 @@ def _share(release: dict[str, Any]) -> str:
     """The area share in D1 or worse (D0 is abnormally dry, not yet drought)."""
     fractions = release.get("class_fractions", {})
     return f"{sum(fractions.get(name, 0.0) for name in ('D1', 'D2', 'D3', 'D4')):.0%}" if fractions else ""
+
+
+@app.command()
+def train(
+    region_name: RegionName = "demo",
+    force: Annotated[bool, typer.Option("--force", help="Although nothing asks for it.")] = False,
+    as_json: OutputJson = False,
+) -> None:
+    """Train the emulator if that is due, or judge the one in the shadow; the flow does so by itself."""
+    from flows import headless
+    from infra import telemetry
+    from infra.settings import Settings, region
+
+    with exit_codes():
+        settings, place = Settings(), region(region_name)
+        telemetry.set_up(settings)
+        tally = headless.train(settings, place, force=force)
+        print(json.dumps({"region": place.name, **tally}) if as_json else tally["trained"] or "nothing is due")
+
+
+@app.command()
+def models(
+    region_name: RegionName = "demo",
+    rollback: Annotated[
+        bool, typer.Option("--rollback", help="Use the emulator before the present one again.")
+    ] = False,
+    as_json: OutputJson = False,
+) -> None:
+    """The emulators a region keeps: the one in use, the one in its shadow, and those before it."""
+    from flows import headless
+    from infra import training
+    from infra.settings import Settings, region
+    from infra.wiring import build
+
+    with exit_codes():
+        settings, place = Settings(), region(region_name)
+        if rollback:
+            headless.roll_back(settings, place)
+        view = build(settings).store.at()
+        rows = training.listed(view, place)
+        show(rows, ["version", "use", "since", "trained on", "because"], as_json, "no emulator yet: `twin train`")
+
+
+SCENARIO_HELP = (
+    "Soil moisture and drought under another climate: of climate models, or the region's own weather changed.\n\n"
+    "--source is a folder of ISIMIP2b files (rcp26, rcp60, rcp85) or ISIMIP3b files (ssp126, ssp370, ssp585). Without "
+    "it the weather is the region's own. The same request is run once; a run that was stopped goes on."
+)
+
+
+@app.command(help=SCENARIO_HELP)
+def scenario(
+    region_name: RegionName = "demo",
+    source: Annotated[str, typer.Option(help="Folder of climate-model files.")] = "",
+    scenario: Annotated[str, typer.Option(help="Such as rcp60 or ssp126.")] = "",
+    climate_model: Annotated[str, typer.Option(help="Where the folder holds several.")] = "",
+    correct: Annotated[bool, typer.Option("--correct", help="Take its bias against the region's record out.")] = False,
+    rain: Annotated[float, typer.Option(help="Factor.")] = 1.0,
+    temperature: Annotated[float, typer.Option(help="K warmer, at the same relative humidity.")] = 0.0,
+    wet_days: Annotated[float, typer.Option(help="Share of wet days that stay, with all of the rain.")] = 1.0,
+    co2: Annotated[float | None, typer.Option(help="ppm, for models that know leaves.")] = None,
+    months: Annotated[str, typer.Option(help="In which rain and temperature change: 6-9, 11-2 or 3,4.")] = "1-12",
+    years: Annotated[str, typer.Option(help="First and last: 2006-2099.", show_default="all there are")] = "",
+    model: Annotated[str, typer.Option(help="emulator, land-daily or land.", show_default="the best there is")] = "",
+    layers: Annotated[bool, typer.Option("--layers", help="Keep the four soil layers too.")] = False,
+    as_json: OutputJson = False,
+) -> None:
+    from infra import projections, telemetry
+    from infra.settings import Settings, region
+    from infra.wiring import build, embedded_catalog
+
+    with exit_codes():
+        settings, place = Settings(), region(region_name)
+        telemetry.set_up(settings)
+        words = projections.Words(
+            source=source,
+            scenario=scenario,
+            climate_model=climate_model,
+            correct=correct,
+            rain=rain,
+            temperature=temperature,
+            wet_days=wet_days,
+            co2=co2,
+            months=_months(months),
+            years=_years(years),
+            model=model,
+            layers=layers,
+        )
+        _prepare(settings, place)
+        with embedded_catalog(settings) as given:
+            services = build(given)
+            done = projections.carry_out(services, projections.request(services, place, words))
+        if as_json:
+            print(json.dumps(done))
+            return
+        rows = projections.table(done)
+        show(rows, list(rows[0]), False, "")
+        print(projections.sentence(done))
+
+
+def _months(text: str) -> tuple[int, ...]:
+    """`6-9`, `11-2`, `3,4` or a mixture as months."""
+    found: list[int] = []
+    try:
+        for part in text.split(","):
+            first, _, last = part.partition("-")
+            begin, end = int(first), int(last or first)
+            if not {begin, end} <= set(range(1, 13)):
+                raise ValueError(part)
+            found += [(begin - 1 + k) % 12 + 1 for k in range((end - begin) % 12 + 1)]
+    except ValueError as err:
+        raise SettingsError("--months", expected="such as 6-9, 11-2 or 3,4", found=text) from err
+    return tuple(found)
+
+
+def _years(text: str) -> tuple[int, int] | None:
+    """`2006-2099`, or one year."""
+    try:
+        first, _, last = text.partition("-")
+        return (int(first), int(last or first)) if text else None
+    except ValueError as err:
+        raise SettingsError("--years", expected="such as 2006-2099", found=text) from err
 
 
 @app.command()
@@ -402,6 +529,79 @@ def bench_twins(
     with exit_codes():
         setting = Setting(offset=offset, outliers=outliers, local=local, fluorescence=fluorescence, surface=surface)
         twins(kind, seeds, setting, local > 0.0, as_json)
+
+
+EMULATOR_HELP = (
+    "What a pixel-year costs the emulator, in one run with what it stands beside.\n\n"
+    "Trains a small one first (its trees are as many and as deep as a real one's). Then CPU ms of a pixel-year, four "
+    "soil layers: the emulator as a whole, the daily physics alone, the land model; one place a call; a whole map; and "
+    "its trees by our kernel on every path of this processor and by the other runtimes that are installed, with the "
+    "largest difference from XGBoost."
+)
+
+
+@_bench("emulator", EMULATOR_HELP)
+def bench_emulator(
+    cells: Annotated[int, typer.Option(min=50, help="Pixel-years of the comparison.")] = 1_000,
+    whole: Annotated[int, typer.Option(min=50, help="Cells of the map.")] = 60_000,
+    locations: Annotated[int, typer.Option(min=20, help="To train on.")] = 200,
+    repeats: Annotated[int, typer.Option(min=1, help="How often.")] = 5,
+    as_json: OutputJson = False,
+) -> None:
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # threads that wait by spinning count as work
+    from flows.bench.emulator import emulator
+
+    with exit_codes():
+        emulator(cells, whole, locations, repeats, as_json)
+
+
+SKILL_HELP = (
+    "How good the emulator is where it has not been.\n\n"
+    "Trains on locations of a simulated Africa and scores, running freely, other blocks in other years, as they are "
+    "and 3 K warmer with a fifth less rain. --jules: on points of a real JULES run, scored on the others."
+)
+Locations = Annotated[int, typer.Option(min=20, help="To train on.")]
+HeldOut = Annotated[int, typer.Option(min=12, help="To calibrate on, and as many to score on.")]
+TrainYears = Annotated[int, typer.Option(min=1, help="To train on.")]
+TestYears = Annotated[int, typer.Option(min=1, help="To score, other ones; the first does not count.")]
+Seed = Annotated[int, typer.Option(help="Which blocks, locations and members.")]
+
+
+@_bench("skill", SKILL_HELP)
+def bench_skill(
+    locations: Locations = 1_000,
+    held_out: HeldOut = 200,
+    years: TrainYears = 4,
+    test_years: TestYears = 24,
+    seed: Seed = 0,
+    every_output: Annotated[
+        bool, typer.Option("--every-output", help="Also evapotranspiration, carbon, soil temperature and snow.")
+    ] = False,
+    jules: Annotated[Path | None, typer.Option(help="A folder with grid200_*.nc of a real JULES.")] = None,
+    as_json: OutputJson = False,
+) -> None:
+    from flows.bench import skill
+
+    with exit_codes():
+        if jules is not None:
+            skill.jules(jules, seed, as_json)
+        else:
+            skill.skill(locations, held_out, years, test_years, seed, every_output, as_json)
+
+
+@_bench("formulations", "Every form of the emulator on the same runs: its error, its cost, and what fewer places do.")
+def bench_formulations(
+    locations: Locations = 1_000,
+    held_out: HeldOut = 200,
+    years: TrainYears = 4,
+    test_years: TestYears = 4,
+    seed: Seed = 0,
+    as_json: OutputJson = False,
+) -> None:
+    from flows.bench.skill import formulations
+
+    with exit_codes():
+        formulations(locations, held_out, years, test_years, seed, as_json)
 
 
 if __name__ == "__main__":

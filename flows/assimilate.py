@@ -7,7 +7,8 @@ is started again and finds the results of its tasks; one the queue has no room f
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 from uuid import UUID
 
@@ -18,7 +19,7 @@ from prefect.cache_policies import NO_CACHE
 from flows.update import announce, publish
 from infra import analysis
 from infra.settings import Region, Settings, region
-from infra.tasks import sentence
+from infra.tasks import Track, sentence
 from infra.wiring import Services, build
 
 EVERY = 5.0  # seconds between two entries in a progress artifact
@@ -56,7 +57,20 @@ def assimilate(region_name: str, label: str = "") -> dict[str, Any]:
 @task(cache_policy=NO_CACHE)
 def members(services: Services, place: Region, plan: analysis.Plan) -> analysis.Analysis | str:
     """Run the ensemble and the algebra; progress by members and tiles goes to an artifact of the run."""
-    bar = create_progress_artifact(0.0, key=f"{place.name}-assimilation", description=plan.span)
+    with followed(f"{place.name}-assimilation", plan.span) as track:
+        return analysis.assimilate(services, place, plan, track)
+
+
+@task(cache_policy=NO_CACHE)
+def commit(services: Services, place: Region, plan: analysis.Plan, found: analysis.Analysis | str) -> str | None:
+    """Make the analysis the region's state, or note why it is not."""
+    return analysis.commit(services, place, plan, found)
+
+
+@contextmanager
+def followed(key: str, label: str) -> Iterator[Track]:
+    """Shows how the tasks of a run stand as its progress artifact; to be given to `Tasks`."""
+    bar = create_progress_artifact(0.0, key=key, description=label)
     told = 0.0
 
     def track(standing: Mapping[str, Any]) -> None:
@@ -64,15 +78,9 @@ def members(services: Services, place: Region, plan: analysis.Plan) -> analysis.
         if time.monotonic() - told >= EVERY:
             told = time.monotonic()
             share = 100.0 * (standing["done"] + standing["reused"]) / max(standing["total"], 1)
-            update_progress_artifact(UUID(str(bar)), share, f"{plan.span}: {sentence(standing)}")
+            update_progress_artifact(UUID(str(bar)), share, f"{label}: {sentence(standing)}")
 
-    return analysis.assimilate(services, place, plan, track)
-
-
-@task(cache_policy=NO_CACHE)
-def commit(services: Services, place: Region, plan: analysis.Plan, found: analysis.Analysis | str) -> str | None:
-    """Make the analysis the region's state, or note why it is not."""
-    return analysis.commit(services, place, plan, found)
+    yield track
 
 
 def _short(value: Any) -> str:

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any
 
-from infra import analysis, telemetry, verbs
+from infra import analysis, registry, telemetry, training, verbs
 from infra.settings import Region, Settings
 from infra.tasks import shown
 from infra.verbs import Tally
@@ -30,6 +30,7 @@ def catch_up(settings: Settings, place: Region, sources: Sequence[str], once: bo
             tally.seen += len(found)
             advance(services, place, found, settings.watch.batch, tally)
             analyse(services, place, tally)
+            learn(services, place, tally)
             if once:
                 view = services.store.at()
                 waits = verbs.waits_for(view, place) if place.name in view.regions() else None
@@ -79,11 +80,42 @@ def analyse(services: Services, place: Region, tally: Tally) -> None:
     _tell(services, place, tally)
 
 
+def learn(services: Services, place: Region, tally: Tally, force: bool = False) -> None:
+    """Train the emulator, or judge the one in the shadow, if that is due, and tell what came of it."""
+    plan = training.due(services, place, force)
+    if plan is None:
+        return
+    with _timed(tally, "train"), shown(f"{place.name}: training {plan.span}") as track:
+        result = training.train(services, place, plan, track)
+    with _timed(tally, "commit"):
+        done = training.commit(services, place, plan, result)
+    tally.commits += done is not None
+    tally.emulators += result.outcome == registry.PROMOTED
+    tally.trained = training.sentence(plan, result)
+    _tell(services, place, tally)
+
+
 def _tell(services: Services, place: Region, tally: Tally) -> None:
     with _timed(tally, "publish"):
         tally.published += verbs.publish(services, place)
     with _timed(tally, "announce"):
         tally.events += verbs.announce(services, place)
+
+
+def train(settings: Settings, place: Region, force: bool) -> dict[str, Any]:
+    """Train the emulator because somebody asks for it, with `force` although nothing else does."""
+    tally, asked = Tally(), settings.training.model_copy(update={"enabled": True})
+    with embedded_catalog(settings.model_copy(update={"training": asked})) as settings:
+        learn(build(settings), place, tally, force)
+    return asdict(tally)
+
+
+def roll_back(settings: Settings, place: Region) -> None:
+    """Use the emulator before the present one again, and tell the world."""
+    with embedded_catalog(settings) as settings:
+        services = build(settings)
+        training.roll_back(services, place)
+        _tell(services, place, Tally())
 
 
 def retry(settings: Settings, place: Region, keys: Sequence[str]) -> dict[str, Any]:
@@ -111,7 +143,7 @@ def sentence(place: Region, tally: Mapping[str, Any]) -> str:
     if not tally["commits"]:
         return f"{place.name}: nothing new among {tally['seen']} items; nothing was done.{waits}"
     took = f"{sum(tally['seconds'].values()):.1f} s"
-    then = f" {tally['analysed']}" if tally.get("analysed") else ""
+    then = "".join(f" {tally[said]}" for said in ("analysed", "trained") if tally.get(said))
     return (
         f"{place.name}: {tally['ingested']} of {tally['seen']} items taken, {tally['quarantined']} set aside, "
         f"{tally['commits']} commits, {tally['published']} releases published, {tally['events']} events "

@@ -1,11 +1,11 @@
-"""Serving the flows: the deployments `watch`, `update` and `assimilate`, and the bells that ring for them.
+"""Serving the flows: deployments `watch`, `update`, `assimilate`, `train` and `scenario`, and the bells that ring.
 
 `python -m flows.serve --region R --source URL …` runs until it is told to stop; it needs PREFECT_API_URL. A second one,
 with --analyses, runs the slow half.
 
     schedule ──▸ watch run ─┐
-                            ├─▸ outbox ──dispatch──▸ update run ──▸ store ──due──▸ assimilate run ──▸ store
-    doorbell (every poll) ──┘                                      └─ another process ─────────────┘
+                            ├─▸ outbox ──dispatch──▸ update run ──▸ store ──due──▸ assimilate or train run ──▸ store
+    doorbell (every poll) ──┘                                      └─ another process ──────────────────────┘
 
 Runs are executed by this process, one at a time. Prefect's own runner starts a process per run, whose imports alone
 take longer than a whole update; here everything is imported and compiled already, so an arrival is on the map in
@@ -40,9 +40,11 @@ from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settin
 from prefect.states import AwaitingRetry, Crashed, Pending
 
 from flows.assimilate import assimilate
+from flows.scenarios import scenario
+from flows.train import train
 from flows.update import update
 from flows.watch import dispatch, poll, watch
-from infra import analysis, telemetry, verbs
+from infra import analysis, telemetry, training, verbs
 from infra.settings import Region, Settings, region
 from infra.wiring import build, outbox
 from stac.watch import Watcher
@@ -69,10 +71,11 @@ class PrefectRuns:
         parameters = {"region_name": region_name, "arrivals": [dict(arrival) for arrival in arrivals], "label": label}
         return self._run(f"update/{region_name}", parameters, key, ["twin", region_name, UPDATES])
 
-    def analyse(self, region_name: str, plan: analysis.Plan, turn: int) -> str:
-        """Start the run for a window, or find the one of this turn."""
+    def begin(self, flow: Flow, region_name: str, plan: analysis.Plan | training.Plan, turn: int) -> str:
+        """Start the run for a plan, or find the one of this turn."""
         parameters = {"region_name": region_name, "label": plan.span}
-        return self._run(f"assimilate/{region_name}", parameters, f"{plan.key}-{turn}", ["twin", region_name, ANALYSES])
+        tags = ["twin", region_name, ANALYSES]
+        return self._run(f"{flow.name}/{region_name}", parameters, f"{plan.key}-{turn}", tags)
 
     def _run(self, deployment: str, parameters: dict[str, Any], key: str, tags: list[str]) -> str:
         run = run_deployment(deployment, parameters=parameters, timeout=0, idempotency_key=key, tags=tags)
@@ -139,7 +142,7 @@ def doorbell(place: Region, sources: Sequence[str], settings: Settings, stop: th
 
 
 def bell(place: Region, settings: Settings, stop: threading.Event) -> None:
-    """Start a run for each window that is due, one at a time, until told to stop; one that failed, again by and by."""
+    """Start a run for each window or emulator that is due, one at a time; one that failed, again by and by."""
     try:
         with get_client(sync_client=True) as client:
             services, runs, run = build(settings), PrefectRuns(client), ""
@@ -147,22 +150,39 @@ def bell(place: Region, settings: Settings, stop: threading.Event) -> None:
                 with _next_turn_tries_again():
                     if run and runs.ended(run) is None:
                         continue
-                    plan = analysis.due(services.store.at(), place, settings)
-                    turn = int(time.time() // PATIENCE)
-                    run = runs.analyse(place.name, plan, turn) if plan is not None else ""
+                    turn, run = int(time.time() // PATIENCE), ""
+                    if (window := analysis.due(services.store.at(), place, settings)) is not None:
+                        run = runs.begin(assimilate, place.name, window, turn)
+                    elif (plan := training.due(services, place)) is not None:
+                        run = runs.begin(train, place.name, plan, turn)
     finally:
         stop.set()
 
 
 def deploy_analyses(place: Region) -> dict[UUID, Flow]:
-    """Register the deployment of the slow half; the flow to run for it."""
+    """Register the deployments of the slow half; the flow to run for each."""
+    tags, module = _tags(place, ANALYSES), EntrypointType.MODULE_PATH
     slow = assimilate.to_deployment(
         place.name,
-        tags=_tags(place, ANALYSES),
+        tags=tags,
         description=f"Assimilates observations into the twin of {place.title}: ensemble, 4DEnVar, commit, publish.",
-        entrypoint_type=EntrypointType.MODULE_PATH,
+        entrypoint_type=module,
     )
-    return {_plain(_plain(slow).apply()): assimilate}
+    learn = train.to_deployment(
+        place.name,
+        tags=tags,
+        description=f"Trains the emulator of {place.title}: ensemble, trees, verdict, commit, publish.",
+        entrypoint_type=module,
+    )
+    what_if = scenario.to_deployment(
+        place.name,
+        parameters={"region_name": place.name},
+        tags=tags,
+        description=f"Runs {place.title} under another climate: soil moisture, drought by decade, spot check, publish.",
+        entrypoint_type=module,
+    )
+    served: tuple[tuple[Any, Flow], ...] = ((slow, assimilate), (learn, train), (what_if, scenario))
+    return {_plain(_plain(deployment).apply()): flow for deployment, flow in served}
 
 
 def _tags(place: Region, role: str) -> list[str]:
@@ -213,7 +233,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--region", required=True)
     parser.add_argument("--source", action="append", default=[])
-    parser.add_argument("--analyses", action="store_true", help="serve the slow half: assimilation")
+    parser.add_argument("--analyses", action="store_true", help="serve the slow half: assimilation, training")
     options = parser.parse_args()
     if not options.analyses and not options.source:
         parser.error("expected a --source, or --analyses")

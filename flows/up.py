@@ -4,7 +4,7 @@
     catalog ─┼─ supervisor (this process): starts them in order, restarts what dies, one Ctrl-C stops all
     portal  ─┤
     flows   ─┤
-    analyses ┤  unless TWIN_ASSIMILATION__ENABLED=false
+    analyses ┤  unless TWIN_ASSIMILATION__ENABLED and TWIN_TRAINING__ENABLED are false
     provider ┘  only for a simulated region
 
 A child asks the kernel to be told to stop when this process dies (PR_SET_PDEATHSIG), so nothing stays behind.
@@ -173,7 +173,7 @@ def plan(settings: Settings, place: Region, sources: Sequence[str]) -> tuple[lis
         processes.append(process("provider", *provide))
     watched = [word for source in sources for word in ("--source", source)]
     processes.append(process("flows", "flows.serve", "--region", place.name, *watched))
-    if settings.assimilation.enabled:
+    if settings.assimilation.enabled or settings.training.enabled:
         processes.append(process("analyses", "flows.serve", "--region", place.name, "--analyses"))
     links = {"portal": at["portal"], "runs (Prefect)": at["prefect"], "catalogue (STAC API)": catalog}
     return processes, links

@@ -181,7 +181,7 @@ class Stored:
     last: pd.Timestamp
     key: str
 
-    def tile(self, cells: slice) -> xr.Dataset:
+    def tile(self, cells: slice | np.ndarray) -> xr.Dataset:
         return self._filled.isel(cell=cells) if self._has_gaps else self._read.isel(cell=cells).load()
 
     @cached_property

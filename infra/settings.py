@@ -174,6 +174,31 @@ class AssimilationSettings(Section):
         return {name: getattr(self, name) for name in names}
 
 
+class TrainingSettings(Section):
+    enabled: bool = Field(default=True, description="Whether the emulator is trained, watched and trained anew.")
+    locations: int = Field(default=1000, ge=10, description="Places the emulator is trained on.")
+    held_out: int = Field(default=200, ge=5, description="Places it is tested on, and as many it is calibrated with.")
+    members: int = Field(
+        default=1, ge=0, description="Runs at each place with other climate and soil, besides its own."
+    )
+    days: int = Field(default=1461, ge=30, description="Most days of forcing to train on, the newest.")
+    least: int = Field(default=365, ge=30, description="Fewest days of forcing to train on.")
+    trees: int = Field(default=80, ge=1, le=1000, description="Trees for each output.")
+    every: int = Field(default=30, ge=1, description="Days between two checks, and two trainings.")
+    spot_check: int = Field(default=50, ge=5, description="Cells at which the emulator in use is checked.")
+    checked: int = Field(default=90, ge=5, description="Newest days that are checked.")
+    patience: float = Field(
+        default=24.0, ge=0, description="Hours a new emulator waits for a release to be checked on."
+    )
+    keep_days: float = Field(default=2.0, ge=0, description="Days for which results of single tasks are kept.")
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What an emulator depends on."""
+        names = ("locations", "held_out", "members", "days", "trees")
+        return {name: getattr(self, name) for name in names}
+
+
 class AccessSettings(Section):
     roots: Words = Field(default=(), description="Folders assets may be read from, besides their catalogue's own.")
     hosts: Words = Field(
@@ -218,6 +243,7 @@ class Settings(BaseSettings):
     assimilation: AssimilationSettings = Field(
         default=AssimilationSettings(), description="How observations are assimilated."
     )
+    training: TrainingSettings = Field(default=TrainingSettings(), description="How the emulator is trained.")
     watch: WatchSettings = Field(default=WatchSettings(), description="How sources are followed.")
     access: AccessSettings = Field(default=AccessSettings(), description="Where assets may come from.")
     demo: DemoSettings = Field(default=DemoSettings(), description="The simulated region.")

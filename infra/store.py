@@ -2,6 +2,7 @@
 
     /<region>                 attrs: origin, the first day of the time axis; model, what it was prepared for
         grid parameters climatology      replaced whole                             Draft.put
+        emulator models/<version>        which emulator is in use, and their files  infra.registry
         forcing observations/<product>
         state drought                    (time, [layer,] cell), written by the day  Draft.write
                   recent                 their last days
@@ -405,8 +406,13 @@ class Draft(View):
         encoding = {name: _static_encoding(array) for name, array in data.variables.items() if array.ndim}
         path = f"{region}/{group}"
         data.to_zarr(self._session.store, group=path, mode="w", consolidated=False, zarr_format=3, encoding=encoding)
-        for known in (self._nodes, self._dailies, self._coords):
-            known.clear()
+        self._forget_nodes()
+
+    def drop(self, region: str, group: str) -> None:
+        """Forget a whole group, if it is there."""
+        if self.has(region, group):
+            del self._root[f"{region}/{group}"]
+            self._forget_nodes()
 
     def write(self, region: str, group: str, dataset: xr.Dataset) -> None:
         """Write the days in `dataset`, dims (time, [layer,] cell); other days stay as they are.
@@ -538,6 +544,11 @@ class Draft(View):
         cells = self._group(region).attrs["cells"]
         if found != cells:
             raise TwinError(f"cells of {region}/{group}/{name}", expected=str(cells), found=str(found))
+
+    def _forget_nodes(self) -> None:
+        """Look every node up again: some are others now, or gone."""
+        for known in (self._nodes, self._dailies, self._coords):
+            known.clear()
 
     def _keep(self, node: Any, region: str, slot: int, at: int, state: xr.Dataset) -> None:
         """Put one state into a slot, growing the arrays to it."""

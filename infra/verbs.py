@@ -21,13 +21,14 @@ import pandas as pd
 import xarray as xr
 
 from infra import ingest as reading
-from infra import quicklook, regional
+from infra import quicklook, regional, registry
 from infra.bus import Event
 from infra.settings import Region
 from infra.spread import analysed_until, parameters_in_use, spread_after
 from infra.store import Draft, View
 from infra.wiring import Services
 from stac import collection as collections
+from stac import emulator as emulators
 from stac import item as items
 from stac.catalog import Refused, Unreachable
 from stac.watch import Watcher
@@ -83,6 +84,8 @@ class Tally:
     events: int = 0
     analyses: int = 0
     analysed: str = ""
+    emulators: int = 0
+    trained: str = ""
     seconds: dict[str, float] = field(default_factory=dict)
 
 
@@ -434,17 +437,18 @@ def _analysed(view: View, region: Region) -> dict[str, str]:
 
 
 def append(draft: Draft, region: Region, **fields: Any) -> None:
-    """Add an entry to the region's journal, with the time, and the sequences of the release and analysis before it."""
+    """Add an entry to the region's journal, with the time and the newest of each kind before it."""
     empty: dict[str, Any] = {"consumed": [], "quarantined": [], "events": [], "release": None}
     before = {name: last_of(draft, region, kind) for name, kind in _POINTERS.items()}
     draft.append_journal(region.name, {**empty, **fields, **before, "time": _stamp(now())})
 
 
-_POINTERS = {"previous": "release", "analysed": "analysis"}  # what an entry calls the last one before it of a kind
+# what an entry calls the last one before it of a kind
+_POINTERS = {"previous": "release", "analysed": "analysis", "trained": "emulator"}
 
 
 def last_of(view: View, region: Region, kind: str) -> int | None:
-    """The sequence of the newest entry with a `release`, or with an `analysis`."""
+    """The sequence of the newest entry with a `release`, an `analysis` or an `emulator`."""
     pointer = next(name for name, of in _POINTERS.items() if of == kind)
     for entry in view.journal(region.name, after=view.next_seq(region.name) - 2):
         return entry["seq"] if entry.get(kind) else entry.get(pointer)
@@ -458,7 +462,7 @@ def _message(region: Region, batch: Batch, summary: dict[str, Any] | None) -> st
 
 # ------------------------------------------------------------------------------------------------- publish, announce
 def publish(services: Services, region: Region) -> int:
-    """Publish every release of the journal that the catalogue does not have yet; how many were new to it."""
+    """Publish every release and emulator of the journal that the catalogue does not have yet; how many were new."""
     done = services.positions.get("published", region.name)
     new = 0
     for entry in services.store.at().journal(region.name, after=done):
@@ -467,6 +471,12 @@ def publish(services: Services, region: Region) -> int:
             changed = services.catalog.upsert(collections.drought_collection(release), [items.drought_item(release)])
             changed += services.catalog.upsert(collections.state_collection(release), [items.state_item(release)])
             new += changed > 0
+        if (entry.get("emulator") or {}).get("outcome") in (registry.PROMOTED, registry.ROLLED_BACK):
+            promotion = registry.promotion_of(services, region, entry)
+            new += (
+                services.catalog.upsert(emulators.emulator_collection(promotion), [emulators.emulator_item(promotion)])
+                > 0
+            )
         services.positions.set("published", region.name, entry["seq"])
     return new
 

@@ -82,9 +82,9 @@ def _item(release: Release, kind: str) -> pystac.Item:
     region, sequence = release["region"], release["sequence"]
     item = pystac.Item(
         id=item_id(region, kind, sequence),
-        geometry=_outline(release["bbox"]),
+        geometry=outline(release["bbox"]),
         bbox=[float(edge) for edge in release["bbox"]],
-        datetime=_moment(release["valid_day"]),
+        datetime=moment(release["valid_day"]),
         properties=_properties(release, kind),
         stac_extensions=[DATACUBE, PROCESSING, VERSION, ZARR],
         collection=f"{region}-{kind}",
@@ -231,7 +231,8 @@ def _variables(release: Release, kind: str) -> dict[str, Mapping[str, Any]]:
     return {name: row for name, row in release["variables"].items() if (name in _DROUGHT) == (kind == "drought")}
 
 
-def _outline(bbox: Any) -> dict[str, Any]:
+def outline(bbox: Any) -> dict[str, Any]:
+    """The GeoJSON polygon of west, south, east, north."""
     west, south, east, north = (float(edge) for edge in bbox)
     return {
         "type": "Polygon",
@@ -239,5 +240,6 @@ def _outline(bbox: Any) -> dict[str, Any]:
     }
 
 
-def _moment(day: str) -> datetime:
+def moment(day: str) -> datetime:
+    """The start of a day, UTC."""
     return datetime.fromisoformat(day).replace(tzinfo=UTC)

@@ -16,10 +16,11 @@ def only_this_machine():
 
 
 @pytest.fixture(autouse=True, scope="session")
-def no_assimilation_unless_asked():
-    """What is not about assimilation does not wait for it: a test of it sets TWIN_ASSIMILATION__ENABLED itself."""
+def nothing_slow_unless_asked():
+    """What is not about assimilation or training does not wait for it: a test of one sets its …__ENABLED itself."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TWIN_ASSIMILATION__ENABLED", "false")
+        for name in ("ASSIMILATION", "TRAINING"):
+            patch.setenv(f"TWIN_{name}__ENABLED", "false")
         yield
 
 

@@ -17,6 +17,10 @@ DROUGHT_UPDATED = "twin.drought.updated.v1"
 ITEM_QUARANTINED = "twin.item.quarantined.v1"
 ANALYSIS_COMPLETED = "twin.analysis.completed.v1"
 ANALYSIS_REFUSED = "twin.analysis.refused.v1"
+EMULATOR_PROMOTED = "twin.emulator.promoted.v1"
+EMULATOR_REFUSED = "twin.emulator.refused.v1"
+EMULATOR_ROLLED_BACK = "twin.emulator.rolledback.v1"
+SCENARIO_COMPLETED = "twin.scenario.completed.v1"
 
 TYPES = (
     REGION_PREPARED,
@@ -25,6 +29,10 @@ TYPES = (
     ITEM_QUARANTINED,
     ANALYSIS_COMPLETED,
     ANALYSIS_REFUSED,
+    EMULATOR_PROMOTED,
+    EMULATOR_REFUSED,
+    EMULATOR_ROLLED_BACK,
+    SCENARIO_COMPLETED,
 )
 REPORTED = frozenset({"time", "latency", "snapshot", "item"})
 

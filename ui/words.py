@@ -365,6 +365,16 @@ def event(type_: str, subject: str, data: Mapping[str, Any]) -> str:
         return f"Checked against {number(int(data.get('observations') or 0))} satellite observations, {_span(data)}"
     if type_ == "twin.analysis.refused.v1":
         return f"Check against satellites not used: {_doubts(data.get('reasons'))}"
+    if type_ == "twin.emulator.promoted.v1":
+        before = "; it replaces the one before" if data.get("predecessor") else ""
+        return f"A fast copy of the land model, for scenarios, is in use{before}"
+    if type_ == "twin.emulator.refused.v1":
+        return "A new fast copy of the land model was no better than the one in use, which stays"
+    if type_ == "twin.emulator.rolledback.v1":
+        return "An earlier fast copy of the land model is in use again"
+    if type_ == "twin.scenario.completed.v1":
+        span = " to ".join(str(year) for year in data.get("years") or ())
+        return f"Scenario finished: {data.get('label') or subject}{f', {span}' if span else ''}"
     if type_ == "twin.region.prepared.v1":
         return f"Region prepared, {counted(int(data.get('cells') or 0), 'cell')}"
     return f"{type_}: {subject}"

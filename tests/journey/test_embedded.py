@@ -35,6 +35,7 @@ SMALL = {  # a few dozen cells, a short reference, a day every two seconds, a sw
     "TWIN_WATCH__POLL_SECONDS": "1",
     "TWIN_WATCH__SWEEP_SECONDS": "15",
     "TWIN_ASSIMILATION__ENABLED": "false",
+    "TWIN_TRAINING__ENABLED": "false",
 }
 UNDER_WAY = ["RUNNING", "PENDING", "CANCELLING"]
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

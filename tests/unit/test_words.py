@@ -182,6 +182,12 @@ def test_events_in_one_line():
     assert words.event("twin.analysis.completed.v1", "x", done) == (
         "Checked against 769 satellite observations, 1 January 2026 to 1 March 2026"
     )
+    assert words.event("twin.emulator.promoted.v1", "x", {"predecessor": ""}).endswith("is in use")
+    assert "replaces" in words.event("twin.emulator.promoted.v1", "x", {"predecessor": "a1"})
+    assert "stays" in words.event("twin.emulator.refused.v1", "x", {})
+    assert "again" in words.event("twin.emulator.rolledback.v1", "x", {})
+    told = {"label": "RCP6.0", "years": [2006, 2099]}
+    assert words.event("twin.scenario.completed.v1", "x", told) == "Scenario finished: RCP6.0, 2006 to 2099"
     assert words.event("twin.unheard.of.v9", "x", {}) == "twin.unheard.of.v9: x"
     assert words.event("twin.drought.updated.v1", "x", {"valid_day": "soon"}).endswith("an unknown day")
     assert words.name("sm-l3/SM_2026/0312@ab") == "SM_2026/0312"

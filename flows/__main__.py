@@ -589,6 +589,21 @@ def bench_skill(
             skill.skill(locations, held_out, years, test_years, seed, every_output, as_json)
 
 
+@_bench("scenario", "Decades under several climates at part of a map, end to end, and what all of it would take.")
+def bench_scenario(
+    cells: Annotated[int, typer.Option(min=16, help="Drawn from Africa's.")] = 6_000,
+    years: Annotated[int, typer.Option(min=1, max=94, help="From 2006.")] = 94,
+    scenarios: Annotated[int, typer.Option(min=1, max=3, help="How many.")] = 3,
+    locations: Annotated[int, typer.Option(min=20, help="To train the emulator on.")] = 200,
+    as_json: OutputJson = False,
+) -> None:
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    from flows.bench.scenario import scenario
+
+    with exit_codes():
+        scenario(cells, years, scenarios, locations, as_json)
+
+
 @_bench("formulations", "Every form of the emulator on the same runs: its error, its cost, and what fewer places do.")
 def bench_formulations(
     locations: Locations = 1_000,

@@ -258,15 +258,22 @@ def project(services: Services, asked: Request, track: Track | None = None) -> d
     and snapshot. Raises what the weather raises, and TimeError for years it does not have.
     """
     reference = None if asked.delta.nothing else project(services, asked.unchanged, track)
+    store = run(services, asked, reference, track)
+    told = summary(store.at(), asked.region.name)
+    assert told is not None
+    return told | {"store": store.url, "snapshot": store.head()}
+
+
+def run(services: Services, asked: Request, reference: Mapping[str, Any] | None, track: Track | None = None) -> Store:
+    """The store of a run, finished: what of it was not there yet is run; `reference` is the summary to compare with."""
     store = Store.open(home(services.settings) / asked.key)
     with store.turn():
-        if (done := summary(store.at(), asked.region.name)) is not None:
-            return done | {"store": store.url, "snapshot": store.head()}
-        prepare(store, asked)
-        for part in decades(asked.years):
-            advance(store, asked, part, track)
-        told = finish(store, asked, reference)
-    return told | {"store": store.url, "snapshot": store.head()}
+        if summary(store.at(), asked.region.name) is None:
+            prepare(store, asked)
+            for part in decades(asked.years):
+                advance(store, asked, part, track)
+            finish(store, asked, reference)
+    return store
 
 
 def summary(view: View, region: str) -> dict[str, Any] | None:

@@ -57,7 +57,7 @@ class Africa:
         """`locations` to train, `held_out` each to calibrate and to test; all stand for the map of their own blocks."""
         land = region_grid(region("africa"))
         climate, rng = synthetic.climate(land, SEED), np.random.default_rng(seed)
-        parameters = _parameters(land, climate)
+        parameters = parameters_of(land, climate)
         year = synthetic.forcing(climate, pd.date_range("1995-01-01", periods=36, freq="10D"))
         usual = climate_of(year)
         of_role = roles(land["lat"].values, land["lon"].values, rng)
@@ -81,7 +81,8 @@ class Africa:
         )
 
 
-def _parameters(cells: xr.Dataset, climate: synthetic.Climate) -> xr.Dataset:
+def parameters_of(cells: xr.Dataset, climate: synthetic.Climate) -> xr.Dataset:
+    """Soil and surface types of simulated cells, as the land model takes them."""
     soil = synthetic.soils(cells, SEED)
     return assemble(soil, synthetic.land_cover(climate)).assign(sand=soil["sand"], clay=soil["clay"])
 

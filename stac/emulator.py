@@ -109,15 +109,14 @@ def _properties(promotion: Release) -> dict[str, Any]:
         "updated": promotion["time"],
         "version": version,
         "mlm:name": f"drought-twin emulator {version}",
-        "mlm:architecture": "gradient boosted decision trees",
+        "mlm:architecture": "gradient boosted decision trees that correct a daily water balance",
         "mlm:tasks": ["regression"],
         "mlm:framework": "XGBoost",
         "mlm:framework_version": promotion["framework_version"],
         "mlm:memory_size": sum(file["size"] for file in promotion["files"]),
         "mlm:pretrained": False,
         "mlm:pretrained_source": None,
-        "mlm:accelerator": "amd64",
-        "mlm:accelerator_constrained": True,
+        "mlm:accelerator_constrained": False,  # the same bits on any processor
         "mlm:hyperparameters": promotion["hyperparameters"],
         "mlm:input": [
             {

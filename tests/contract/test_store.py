@@ -404,7 +404,9 @@ def test_racing_writers_killed_at_any_moment_lose_nothing_acknowledged(store):
     writers = {name: subprocess.Popen([*run, name], stdout=subprocess.PIPE, text=True) for name in "abc"}
     for writer in writers.values():
         assert writer.stdout.readline() == "ready\n"
-    acknowledged = {}
+    acknowledged, patience = {}, time.monotonic() + 120.0
+    while store.at().next_seq("demo") < 4 and time.monotonic() < patience:  # however busy the machine is
+        time.sleep(0.05)
     for name, writer in writers.items():
         time.sleep(rng.uniform(0.3, 0.6))
         os.kill(writer.pid, signal.SIGKILL)

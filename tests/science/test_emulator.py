@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
 
@@ -150,7 +151,23 @@ def test_scores_of_a_perfect_emulator_are_nought(emulator):
         runs.append(replace(run, truth=told))
     scores = scoring.evaluate(emulator, runs)
     assert scores.table["rmse"].max() < 1e-5 and scores.metrics["dry_days_mae"].max() == 0.0
-    assert scores.certificate.coverage == 1.0 and max(map(abs, scores.certificate.drift.values())) < 1e-6
+    assert scores.certificate.coverage == 1.0
+    assert not scores.certificate.drift, "a slope within one year would be of the season"
+
+
+def test_a_slow_error_is_a_slope(emulator):
+    """Over three years, against a truth that dries by a thousandth a year at every place."""
+    runs = []
+    for run in case.training().of("test"):
+        longer = {"time": pd.date_range(run.forcing["time"].values[0], periods=3 * 730)}
+        repeated = run.forcing.isel(time=np.tile(np.arange(730), 3)).assign_coords(longer)
+        _, told = emulator.run(run.state, repeated, run.parameters)
+        years = xr.DataArray(np.arange(3 * 730) / 365.0, longer, ("time",))
+        drying = (told[THETA] - 0.001 * years).astype(np.float32).assign_attrs(told[THETA].attrs)
+        runs.append(replace(run, forcing=repeated, truth=told.assign({THETA: drying.transpose(*told[THETA].dims)})))
+    slopes = scoring.evaluate(emulator, runs).certificate.drift
+    assert list(slopes) == list(SOIL_MOISTURE)
+    assert all(slope == pytest.approx(0.001, rel=0.01) for slope in slopes.values())
 
 
 def test_anomaly_correlation_knows_a_climatology_from_an_anomaly():

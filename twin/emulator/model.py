@@ -82,7 +82,8 @@ class Emulator:
     @cached_property
     def version(self) -> str:
         """Twelve hex digits of all its answers are made of: how good they were found to be, the card, is not of it."""
-        told = [self.outputs, self.transfer.values, self.hybrid, self.intervals.to_dict()]
+        intervals = self.intervals.to_dict(), self.card.get("safe_intervals")
+        told = [self.outputs, self.transfer.values, self.hybrid, *intervals, self.envelope.to_dict()]
         total = hashlib.sha256(json.dumps(told).encode())
         for kind, files in (("", self.boosters), ("safe-", self.safe_boosters)):
             for name in sorted(files):

@@ -7,22 +7,19 @@ is started again and finds the results of its tasks; one the queue has no room f
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
-from uuid import UUID
 
 from prefect import flow, get_run_logger, task
-from prefect.artifacts import create_progress_artifact, create_table_artifact, update_progress_artifact
+from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
+from flows.progress import progress
 from flows.update import announce, publish
 from infra import analysis
 from infra.settings import Region, Settings, region
 from infra.tasks import Track, sentence
 from infra.wiring import Services, build
-
-EVERY = 5.0  # seconds between two entries in a progress artifact
 
 
 @flow(name="assimilate", flow_run_name="{region_name} · {label}", log_prints=False)
@@ -57,8 +54,7 @@ def assimilate(region_name: str, label: str = "") -> dict[str, Any]:
 @task(cache_policy=NO_CACHE)
 def members(services: Services, place: Region, plan: analysis.Plan) -> analysis.Analysis | str:
     """Run the ensemble and the algebra; progress by members and tiles goes to an artifact of the run."""
-    with followed(f"{place.name}-assimilation", plan.span) as track:
-        return analysis.assimilate(services, place, plan, track)
+    return analysis.assimilate(services, place, plan, followed(f"{place.name}-assimilation", plan.span))
 
 
 @task(cache_policy=NO_CACHE)
@@ -67,20 +63,14 @@ def commit(services: Services, place: Region, plan: analysis.Plan, found: analys
     return analysis.commit(services, place, plan, found)
 
 
-@contextmanager
-def followed(key: str, label: str) -> Iterator[Track]:
+def followed(key: str, label: str) -> Track:
     """Shows how the tasks of a run stand as its progress artifact; to be given to `Tasks`."""
-    bar = create_progress_artifact(0.0, key=key, description=label)
-    told = 0.0
+    show = progress(key, label)
 
     def track(standing: Mapping[str, Any]) -> None:
-        nonlocal told
-        if time.monotonic() - told >= EVERY:
-            told = time.monotonic()
-            share = 100.0 * (standing["done"] + standing["reused"]) / max(standing["total"], 1)
-            update_progress_artifact(UUID(str(bar)), share, f"{label}: {sentence(standing)}")
+        show((standing["done"] + standing["reused"]) / max(standing["total"], 1), f"{label}: {sentence(standing)}")
 
-    yield track
+    return track
 
 
 def _short(value: Any) -> str:

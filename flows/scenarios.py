@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import time
 from typing import Any
-from uuid import UUID
 
 from prefect import flow, get_run_logger, task
-from prefect.artifacts import create_progress_artifact, create_table_artifact, update_progress_artifact
+from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
+from flows.progress import progress
 from infra import projections
 from infra.projections import Request, Words
 from infra.settings import Settings, region
 from infra.wiring import Services, build
-
-EVERY = 5.0  # seconds between two entries in a progress artifact
 
 
 @flow(name="scenario", flow_run_name="{region_name} · {label}", log_prints=False)
@@ -46,16 +44,8 @@ def scenario(region_name: str, words: dict[str, Any] | None = None, label: str =
 @task(cache_policy=NO_CACHE)
 def project(services: Services, asked: Request) -> dict[str, Any]:
     """Run what is not there yet; progress by days goes to an artifact of the run."""
-    bar = create_progress_artifact(0.0, key=f"{asked.region.name}-projection", description=asked.label)
-    told = 0.0
-
-    def track(days: int, whole: int) -> None:
-        nonlocal told
-        if time.monotonic() - told >= EVERY:
-            told = time.monotonic()
-            update_progress_artifact(UUID(str(bar)), 100.0 * days / whole, asked.label)
-
-    return projections.project(services, asked, track)
+    show = progress(f"{asked.region.name}-projection", asked.label)
+    return projections.project(services, asked, lambda days, whole: show(days / whole, asked.label))
 
 
 @task(cache_policy=NO_CACHE)

@@ -44,8 +44,7 @@ def train(region_name: str, label: str = "") -> dict[str, Any]:
 @task(cache_policy=NO_CACHE)
 def carry_out(services: Services, place: Region, plan: training.Plan) -> training.Result:
     """Run the ensemble, fit and score; progress by tasks goes to an artifact of the run."""
-    with followed(f"{place.name}-training", plan.span) as track:
-        return training.train(services, place, plan, track)
+    return training.train(services, place, plan, followed(f"{place.name}-training", plan.span))
 
 
 @task(cache_policy=NO_CACHE)

@@ -80,15 +80,16 @@ def due(view: View, region: Region, settings: Settings) -> Plan | None:
     if not within:
         return None
     window = Window(first, last, 1 if first - lead >= LEAD else CYCLES)
-    weather = _key([str(lead.date()), str(last.date())], sorted(r["key"] for r in drivers))
+    weather = key_of([str(lead.date()), str(last.date())], sorted(r["key"] for r in drivers))
     span = [str(first.date()), str(last.date())]
-    key = _key(view.model(region.name), given.identity, span, weather, sorted(r["key"] for r in within))
+    key = key_of(view.model(region.name), given.identity, span, weather, sorted(r["key"] for r in within))
     if key == (last_attempt(view, region) or {}).get("key"):
         return None
     return Plan(key, window, lead, tuple(sorted({r["product"] for r in within})), weather, len(within))
 
 
-def _key(*parts: Any) -> str:
+def key_of(*parts: Any) -> str:
+    """32 hexadecimal digits of plain data."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
 

@@ -16,7 +16,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -229,14 +228,9 @@ def _parameters(
 ) -> tuple[xr.Dataset, xr.Dataset]:
     """Parameters of the model, and those of the land model with surface types; analysed soils where there are some."""
     used = parameters_in_use(view, region.name)
-    land = used
-    if "tile_fraction" not in used:
-        arrivals = [{"source": r["source"]} for r in view.ledger(region.name).values() if r.get("source")]
-        settings = services.settings.model_copy(update={"model": ModelSettings(kind="land")})
-        made = regional.parameters(SimpleNamespace(settings=settings), region, cells, arrivals)
-        if made is None:
-            raise SettingsError(f"land cover of {region.name}", expected="an item whose source has it", found="none")
-        land = made.assign({name: used[name].variable for name in SOIL if name in used and name != "root_fraction"})
+    land = regional.with_surfaces(view, region, cells, used, ModelSettings(kind="land"))
+    if land is None:
+        raise SettingsError(f"land cover of {region.name}", expected="an item whose source has it", found="none")
     if model.name != LandDaily.name:
         return land, land
     if "root_fraction" in used:
@@ -430,7 +424,7 @@ def finish(store: Store, asked: Request, reference: Mapping[str, Any] | None) ->
         "simulated": asked.region.simulated,
     }
     done = fact(SCENARIO_COMPLETED, name, f"{name}-scenario-{asked.key[:12]}", told)
-    draft.append_journal(name, {"summary": told, "event": done, "time": _stamp()})
+    draft.append_journal(name, {"summary": told, "event": done, "time": verbs.stamp(verbs.now())})
     draft.commit(f"{name}: {asked.label}, complete")
     return told
 
@@ -564,10 +558,6 @@ def announce(services: Services, asked: Request, done: Mapping[str, Any]) -> boo
     source = f"/regions/{asked.region.name}"
     event = Event(body["id"], body["type"], source, body["subject"], last["time"], data, key=asked.region.name)
     return services.bus.publish([event]) > 0
-
-
-def _stamp() -> str:
-    return verbs.now().isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def documented(region: Region, done: Mapping[str, Any], sources: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -14,10 +14,11 @@ import xarray as xr
 from infra import assets
 from infra import ingest as reading
 from infra.assets import Access
-from infra.settings import Region, region_grid
+from infra.settings import ModelSettings, Region, region_grid
 from twin import climatology, grid, state, synthetic
 from twin import parameters as tables
 from twin.errors import RangeError, Rejected, SettingsError, Transient
+from twin.land.daily import SURFACE
 from twin.observations import FOOTPRINT
 from twin.parameters import TILES
 
@@ -25,6 +26,7 @@ SPIN_UP_YEARS = 6  # before the reference years
 START = 0.3  # saturation before the spin-up: near what a desert keeps; wetter climates fill up within four years
 LOAM = {"sand": 0.40, "silt": 0.40, "clay": 0.20}  # USDA loam, near the centroid of its class
 VARIANTS = {"brooks-corey": "cosby", "van-genuchten": "toth-class"}  # pedotransfer that needs texture alone
+_SURFACE = (*SURFACE, "root_fraction")  # parameters that follow from land cover, the rest being the soil's
 CLASSES, SHARES = "lccs_class", "land_cover_fraction"  # in a file of land cover: codes, or shares by class
 
 
@@ -58,13 +60,13 @@ def _seed(region: Region) -> int:
 
 
 def parameters(
-    services: Any, region: Region, found: xr.Dataset, arrivals: Iterable[Mapping[str, Any]]
+    model: ModelSettings, region: Region, found: xr.Dataset, arrivals: Iterable[Mapping[str, Any]]
 ) -> xr.Dataset | None:
-    """Parameters of the region's cells for the land model the settings choose; attribute `land_cover` says on what.
+    """Parameters of the region's cells for a land model; attribute `land_cover` says on what.
 
     None if its land cover lies beside its source and nothing has arrived.
     """
-    model, texture = services.settings.model, found[["sand", "silt", "clay"]]
+    texture = found[["sand", "silt", "clay"]]
     if model.kind == "land-daily":
         soil = tables.from_texture(found["sand"], found["silt"], found["clay"])
         return soil.assign_attrs(land_cover="the reference grass")
@@ -82,6 +84,22 @@ def parameters(
         fraction = tables.from_land_cover(_land_cover(sources, region, found), region.c4_share).values
         fraction, about = _without_ice(fraction, region), "land cover of ESA CCI"
     return tables.assemble(texture, fraction, VARIANTS[model.retention]).assign_attrs(land_cover=about)
+
+
+def with_surfaces(
+    view: Any, region: Region, found: xr.Dataset, used: xr.Dataset, model: ModelSettings
+) -> xr.Dataset | None:
+    """The parameters in use, as analysed, on the region's land cover: what a model with surface types takes.
+
+    model   that it is for; None if the land cover lies beside a source that is not known yet
+    """
+    if "tile_fraction" in used:
+        return used
+    sources = [{"source": record["source"]} for record in view.ledger(region.name).values() if record.get("source")]
+    made = parameters(model, region, found, sources)
+    if made is None:
+        return None
+    return made.assign({name: used[name].variable for name in used.data_vars if name in made and name not in _SURFACE})
 
 
 def _land_cover(sources: Iterable[str], region: Region, found: xr.Dataset) -> xr.DataArray:

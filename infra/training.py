@@ -25,7 +25,7 @@ import pandas as pd
 import xarray as xr
 
 from infra import regional, registry, spread, verbs, wiring
-from infra.analysis import Stored
+from infra.analysis import Stored, key_of
 from infra.registry import PROMOTED, REFUSED, ROLLED_BACK, SHADOW, Pointer
 from infra.settings import Region
 from infra.store import Draft, View
@@ -39,7 +39,6 @@ from twin.emulator.physics import COEFFICIENTS
 from twin.ensemble import Lost
 from twin.errors import Conflict, RangeError, Rejected, SettingsError, Transient
 from twin.events import EMULATOR_PROMOTED, EMULATOR_REFUSED, EMULATOR_ROLLED_BACK, fact
-from twin.land.daily import SURFACE
 from twin.model import LandModel
 
 if TYPE_CHECKING:  # what imports XGBoost is imported where it is used: not every look at what is due needs it
@@ -51,7 +50,6 @@ if TYPE_CHECKING:  # what imports XGBoost is imported where it is used: not ever
 DAY = pd.Timedelta(days=1)
 LEAD = 730 * DAY  # of forcing before the days that are checked: memories of a year must not know their start
 WORSE = 1.05  # times the champion's error that one in the shadow may have on the newest days
-_OF_SURFACES = (*SURFACE, "root_fraction")  # parameters that follow from land cover, the rest being the soil's
 _CHECKS: dict[tuple[str, ...], Check] = {}  # by store, region, version and last day: each is made once in a process
 
 
@@ -70,7 +68,7 @@ class Plan:
     @property
     def key(self) -> str:
         """One run for each."""
-        return _key(self.digest, self.shadow)
+        return key_of(self.digest, self.shadow)
 
     @property
     def span(self) -> str:
@@ -124,7 +122,7 @@ def due(services: Services, region: Region, force: bool = False) -> Plan | None:
     manifest = _manifest(services, view, region, reached)
     if manifest is None:
         return None
-    digest = _key(manifest)
+    digest = key_of(manifest)
     if last and last["key"] == digest and not force:
         return None
     reasons = _reasons(services, view, region, manifest, reached) or (("somebody asked for it",) if force else ())
@@ -149,13 +147,13 @@ def _manifest(services: Services, view: View, region: Region, reached: pd.Timest
         "region": region.name,
         "model": _identity(view, region),
         "settings": given.identity,
-        "form": _key(FEATURES, list(COEFFICIENTS)),
+        "form": key_of(FEATURES, list(COEFFICIENTS)),
         "parameters": view.dataset(region.name, "analysis").attrs["key"] if analysed else "prior",
         "control": _control(view, region),
         "products": sorted({r["product"] for r in drivers}),
         "seed": region.seed if region.simulated else None,
         "days": [str(first.date()), str(last.date())],
-        "forcing": _key(sorted(r["key"] for r in within)),
+        "forcing": key_of(sorted(r["key"] for r in within)),
     }
 
 
@@ -163,10 +161,6 @@ def _quantum(region: Region, reached: pd.Timestamp, every: int) -> pd.Timestamp:
     """The newest day up to which forcing is taken: every so many days of the region's calendar."""
     origin = pd.Timestamp(region.start)
     return origin + ((reached - origin).days + 1) // every * every * DAY - DAY
-
-
-def _key(*parts: Any) -> str:
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def _control(view: View, region: Region) -> dict[str, list[float]]:
@@ -373,7 +367,7 @@ def _check(services: Services, view: View, region: Region, version: str, last: p
 
 def _checked(services: Services, view: View, region: Region, emulator: Emulator, last: pd.Timestamp) -> Check:
     from twin.emulator.features import NAMES
-    from twin.emulator.fitting import regimes_of, rows_of
+    from twin.emulator.fitting import rows_of
     from twin.emulator.training import Ensemble, Member
 
     given = services.settings.training
@@ -391,7 +385,7 @@ def _checked(services: Services, view: View, region: Region, emulator: Emulator,
     days = given.checked
     rows, truth = matrix[-days:].reshape(-1, len(NAMES)), truth[:, -days:].reshape(len(emulator.outputs), -1).T
     error = emulator.predict(rows) - truth
-    inside = np.abs(error) <= emulator.intervals.half_width(regimes_of(rows))
+    inside = np.abs(error) <= emulator.intervals.half_width(emulator.regimes(rows))
     rmse = np.sqrt((error.astype(np.float64) ** 2).mean(axis=0))
     return Check(
         dict(zip(emulator.outputs, map(float, rmse), strict=True)),
@@ -433,12 +427,10 @@ def _truth(services: Services, view: View, region: Region) -> tuple[LandModel, x
     grid = view.dataset(region.name, "grid").load()
     if chosen != own:
         settings = services.settings.model_copy(update={"model": chosen})
-        sources = [{"source": record["source"]} for record in view.ledger(region.name).values()]
-        surfaces = regional.parameters(replace(services, settings=settings), region, grid, sources)
+        surfaces = regional.with_surfaces(view, region, grid, used, chosen)
         if surfaces is None:
             raise Transient(f"land cover of region {region.name}", expected="a source that has it", found="none yet")
-        soil = {name: used[name].variable for name in used.data_vars if name in surfaces and name not in _OF_SURFACES}
-        used = surfaces.assign(soil)
+        used = surfaces
     texture = {name: grid[name].variable for name in spread.ASKED if name in grid}
     model = services.model if chosen == own else wiring.MODELS[chosen.kind](settings, services.compute)
     return model, used.assign(texture)
@@ -460,7 +452,7 @@ class Weather:
 
     @property
     def key(self) -> str:
-        return _key(self.region.name, self.region.seed, str(self.first), str(self.last), self.on, self.cells.tolist())
+        return key_of(self.region.name, self.region.seed, str(self.first), str(self.last), self.on, self.cells.tolist())
 
     def at(self, cells: np.ndarray) -> Weather:
         """The same days at other cells."""

@@ -119,7 +119,7 @@ def prepare(services: Services, region: Region, arrivals: Sequence[Mapping[str, 
     cells = regional.cells(services, region, arrivals)
     if cells is None:
         return False
-    parameters = regional.parameters(services, region, cells, arrivals)
+    parameters = regional.parameters(services.settings.model, region, cells, arrivals)
     if parameters is None:
         return False
     draft = services.store.draft()
@@ -440,7 +440,7 @@ def append(draft: Draft, region: Region, **fields: Any) -> None:
     """Add an entry to the region's journal, with the time and the newest of each kind before it."""
     empty: dict[str, Any] = {"consumed": [], "quarantined": [], "events": [], "release": None}
     before = {name: last_of(draft, region, kind) for name, kind in _POINTERS.items()}
-    draft.append_journal(region.name, {**empty, **fields, **before, "time": _stamp(now())})
+    draft.append_journal(region.name, {**empty, **fields, **before, "time": stamp(now())})
 
 
 # what an entry calls the last one before it of a kind
@@ -522,7 +522,7 @@ def _event(services: Services, region: Region, entry: Mapping[str, Any], body: M
     data = {**body["data"], "snapshot": services.store.snapshot_of(region.name, entry["seq"])}
     if body["type"] == DROUGHT_UPDATED:
         data["item"] = items.drought_href(services.catalog.url, region.name, entry["seq"])
-        data["latency"] = {**data["latency"], "analysed": entry["time"], "announced": _stamp(now())}
+        data["latency"] = {**data["latency"], "analysed": entry["time"], "announced": stamp(now())}
     source = f"/regions/{region.name}"
     return Event(body["id"], body["type"], source, body["subject"], entry["time"], data, key=region.name)
 
@@ -599,5 +599,6 @@ def _absolute(href: str) -> str:
     return href if "://" in href else Path(href).absolute().as_uri()
 
 
-def _stamp(moment: datetime) -> str:
+def stamp(moment: datetime) -> str:
+    """A moment, UTC, as STAC and CloudEvents write it."""
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

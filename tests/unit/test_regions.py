@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from datetime import date
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -134,10 +133,9 @@ def test_land_cells_of_the_simulated_region():
 # ----------------------------------------------------------------------------------------------------------- land cover
 def made(place: Region, cells: xr.Dataset, kind: str = "land", sources: tuple[Path, ...] = (), **chosen) -> xr.Dataset:
     """The parameters of a region for a land model."""
-    services = SimpleNamespace(settings=Settings(model={"kind": kind, **chosen}))
     texture = {name: ("cell", np.full(cells.sizes["cell"], share)) for name, share in regional.LOAM.items()}
     arrivals = [{"source": str(source)} for source in sources]
-    return regional.parameters(services, place, cells.assign(texture), arrivals)
+    return regional.parameters(Settings(model={"kind": kind, **chosen}).model, place, cells.assign(texture), arrivals)
 
 
 def tile(parameters: xr.Dataset, *names: str) -> np.ndarray:

@@ -67,7 +67,6 @@ TODAY = (
 )
 _WET_DAY = 7
 WET = 1.0  # kg m-2 of a wet day
-F_DAY = np.float32(DAY)
 MEMORIES = (
     *(Memory("precipitation", days) for days in (2.0, 5.0, 15.0, 30.0, 60.0, 150.0, 365.0)),
     *(Memory("reference_evapotranspiration", days) for days in (3.0, 15.0, 30.0, 60.0, 365.0)),
@@ -83,7 +82,7 @@ PHYSICS = (
     Feature("physics_snow", "kg m-2", "state"),
 )
 STATIC = (
-    *(Feature(name, "1", "soil") for name in ("b",)),
+    Feature("b", "1", "soil"),
     Feature("log_psi_s", "1", "soil"),
     Feature("log_K_s", "1", "soil"),
     *(Feature(name, "m3 m-3", "soil") for name in ("theta_s", "theta_c", "theta_w")),
@@ -324,7 +323,7 @@ def prepared(place: Place, state: xr.Dataset, forcing: xr.Dataset, threads: int 
     end, run = _through(place, weather, start, carbon, threads or os.cpu_count() or 1)
     thetas, _, snows, evaporation, runoff = run
     yesterday = np.concatenate([theta[None, 0].astype(np.float32), thetas[:-1, 0]])
-    physics = np.stack([*thetas.transpose(1, 0, 2), yesterday, evaporation * F_DAY, runoff * F_DAY, snows])
+    physics = np.stack([*thetas.transpose(1, 0, 2), yesterday, evaporation * DAY, runoff * DAY, snows])
     return Prepared(end, run, Table(weather, carbon, physics, place.static, np.array(memory, np.float64)))
 
 

@@ -151,7 +151,7 @@ class Emulator:
         """The regime of each row (row), from its memories."""
         return regimes_of(rows)
 
-    @property
+    @cached_property
     def safe(self) -> Emulator | None:
         """The variant that more rain never dries, nor more demand wets; None where none was trained."""
         if not self.safe_boosters:
@@ -159,7 +159,14 @@ class Emulator:
         card = {**self.card, "variant": "safe"}
         intervals = Conformal.from_dict(self.card["safe_intervals"])
         return Emulator(
-            tuple(self.safe_boosters), self.safe_boosters, self.transfer, card, intervals, self.envelope, hybrid=False
+            tuple(self.safe_boosters),
+            self.safe_boosters,
+            self.transfer,
+            card,
+            intervals,
+            self.envelope,
+            hybrid=False,
+            threads=self.threads,
         )
 
     @cached_property
@@ -258,13 +265,13 @@ class Emulator:
                 safe,
                 threads,
             )
-            version = emulator.version
+            version, forms = emulator.version, [emulator, *filter(None, [emulator.safe])]
         except (KeyError, TypeError, ValueError, AttributeError, SettingsError) as err:
             raise Rejected("manifest of the emulator", expected="what Emulator.files gives", found=repr(err)) from err
         if not np.isfinite(transfer.values).all():
             raise Rejected("transfer of the emulator", expected="finite coefficients", found=str(transfer.values))
-        for raw in (*boosters.values(), *safe.values()):
-            Forest.parse(raw, NAMES)
+        for form in forms:
+            form.kernel  # noqa: B018  its forests are read and checked here, once for all
         if version != told["version"]:
             raise ChecksumError("emulator", expected=f"version {told['version']}", found=version)
         return emulator

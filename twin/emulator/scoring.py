@@ -99,7 +99,7 @@ def evaluate(emulator: Emulator, runs: Sequence[Run]) -> Scores:
         raise RangeError("runs to score on", expected="at least one", found="none")
     cells, errors, widths, places, codes = [], [], [], [], []
     outside: dict[str, list[float]] = {}
-    costs, golden, rng = [], True, np.random.default_rng(0)
+    costs, asked, rng = [], [], np.random.default_rng(0)
     emulator.run(runs[0].state, runs[0].forcing, runs[0].parameters)  # what is compiled now is not timed
     for run in runs:
         started = time.process_time()
@@ -119,7 +119,7 @@ def evaluate(emulator: Emulator, runs: Sequence[Run]) -> Scores:
         places.append(np.tile(run.location, run.forcing.sizes["time"])[some])
         codes.append(regime[some])
         outside.setdefault(run.climate, []).append(float(emulator.envelope.outside(rows[some]).mean()))
-        golden = golden and _golden(emulator, rows[:: max(1, len(rows) // GOLDEN)])
+        asked.append(rows[:: max(1, len(rows) * len(runs) // GOLDEN)])
     error, width, place, code = (np.concatenate(part) for part in (errors, widths, places, codes))
     covered = coverage(error, width, place, code, emulator.outputs)
     everywhere = covered[(covered["group"] == "all") & covered["output"].isin(SOIL_MOISTURE)]
@@ -134,7 +134,7 @@ def evaluate(emulator: Emulator, runs: Sequence[Run]) -> Scores:
         },
         coverage=float(everywhere["coverage"].mean()),
         cost=float(np.median(costs)),
-        golden=golden,
+        golden=_golden(emulator, np.concatenate(asked)),
         monotone=_monotone(emulator, runs[0]),
     )
     shares = {climate: float(np.mean(values)) for climate, values in outside.items()}

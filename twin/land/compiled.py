@@ -28,11 +28,13 @@ _MAGIC = 6755399441055744.0  # 1.5 * 2**52: adding it rounds to an integer, held
 _TWO52 = 4503599627370496.0  # 2**52, whose bit pattern with a small integer in the mantissa is that integer plus 2**52
 
 
-def _stamp() -> tuple[tuple[str, float, int], ...]:
-    """Name, time and size of every source that compiled code may depend on."""
+def _stamp(package: Path) -> tuple[tuple[str, float, int], ...]:
+    """Name, time and size of every source that compiled code of a package may depend on: its own, and this one's."""
     here = Path(__file__).parent
-    files = [*sorted(here.glob("*.py")), *sorted((here.parent / "emulator").glob("*.py")), here.parent / "variables.py"]
-    return tuple((path.name, path.stat().st_mtime, path.stat().st_size) for path in files)
+    files = [path for folder in sorted({here, package}) for path in sorted(folder.glob("*.py"))]
+    return tuple(
+        (path.name, path.stat().st_mtime, path.stat().st_size) for path in (*files, here.parent / "variables.py")
+    )
 
 
 def compiled(function: Callable[..., Any]) -> Any:
@@ -50,7 +52,7 @@ def stage(function: Callable[..., Any]) -> Any:
 
 def _compile(function: Callable[..., Any], **options: bool) -> Any:
     """Numba's cache looks only at the file of the function itself, so it would go on using old code after an edit of
-    another file; the stamp of the whole package is added to it. Where that or a writable folder is missing, the
+    another file; the stamp of the packages it may call is added to it. Where that or a writable folder is missing, the
     function is compiled in every process instead.
     """
     settings: dict[str, Any] = {"nogil": True, "error_model": "numpy", **options}
@@ -70,7 +72,7 @@ def _cached(function: Callable[..., Any], options: Mapping[str, Any]) -> Any:
     index = getattr(dispatcher._cache, "_cache_file", None)
     if index is None or not hasattr(index, "_source_stamp"):
         return None
-    index._source_stamp = (index._source_stamp, _stamp())
+    index._source_stamp = (index._source_stamp, _stamp(Path(function.__code__.co_filename).parent))
     return dispatcher
 
 

@@ -87,7 +87,9 @@ def calendar(values: xr.DataArray) -> xr.Dataset:
 
 
 def as_days(values: xr.DataArray) -> np.ndarray:
-    """The values (time, cell), in memory as they are; VariableError for other dims."""
+    """The values (time, cell) in memory, of one place (time) as one cell; VariableError for other dims."""
+    if values.dims == ("time",):
+        return np.ascontiguousarray(values.values[:, None])
     if values.dims != ("time", "cell"):
         raise VariableError(f"dims of '{values.name}'", expected=("time", "cell"), found=values.dims)
     return np.ascontiguousarray(values.values)

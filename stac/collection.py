@@ -1,4 +1,4 @@
-"""The collections the twin publishes in: `<region>-drought` and `<region>-state`, each a pure function of a release."""
+"""The collections the twin publishes releases in, `<region>-<kind>`, each a pure function of a release."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ from datetime import UTC, datetime
 
 import pystac
 
-from stac.item import DATACUBE, VERSION, ZARR, Release, cube_variables, dimensions, item_id, store_asset
+from stac.item import DATACUBE, VERSION, ZARR, Release, cube_variables, dimensions, item_id, rows_of, store_asset
 
 LICENCE = "other"
 _ABOUT = {
     "drought": "Percentiles of root-zone soil moisture and drought classes D0 to D4, one item per release.",
     "state": "Water in soil, canopy and snow, soil temperature where the model has it, one item per release.",
+    "indices": "Standardised precipitation, dry days and spells, the wet season so far and a combined indicator, "
+    "one item per release.",
 }
 
 
@@ -23,6 +25,11 @@ def drought_collection(release: Release) -> pystac.Collection:
 def state_collection(release: Release) -> pystac.Collection:
     """Where releases of the region's land state are published, as of this release."""
     return _collection(release, "state")
+
+
+def indices_collection(release: Release) -> pystac.Collection:
+    """Where releases of the region's indices are published, as of this release."""
+    return _collection(release, "indices")
 
 
 def _collection(release: Release, kind: str) -> pystac.Collection:
@@ -43,8 +50,8 @@ def _collection(release: Release, kind: str) -> pystac.Collection:
         stac_extensions=[DATACUBE, VERSION, ZARR],
         extra_fields={
             "version": str(release["sequence"]),
-            "cube:dimensions": dimensions(release, kind),
-            "cube:variables": cube_variables(release, kind),
+            "cube:dimensions": dimensions(release, rows_of(release, kind)),
+            "cube:variables": cube_variables(rows_of(release, kind)),
             "twin:region": region,
             "twin:simulated": release["simulated"],
         },

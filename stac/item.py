@@ -1,11 +1,12 @@
 """What the twin publishes: one item per release and kind, a pure function of the release.
 
     release (a journal entry as plain data) ─drought_item→ <region>-drought-r<sequence>
-                                            └state_item──→ <region>-state-r<sequence>
+                                            ├state_item──→ <region>-state-r<sequence>
+                                            └indices_item→ <region>-indices-r<sequence>, where there are some
 
 A release has: region, title, bbox [w, s, e, n], sequence, previous (sequence of the release before it, or None),
 valid_day, first_day (earliest day that changed), start_day (of the region's record), time (of the entry), tier,
-simulated, snapshot, store (href), model ('name version'), variables {name: {units, long_name, dims…}},
+simulated, snapshot, store (href), model ('name version'), variables {name: {units, long_name, dims, group…}},
 sources [{key, id, href}], cells, class_fractions, reference_years. Optional: layers (thicknesses, m), code (version of
 the twin), facility, quick_look {href, size, checksum}; analysed_until (last day whose observations were assimilated),
 and of tier analysis `analysis`: its key, window [first, last], items, observations, members, dofs, chi2, patches and
@@ -31,14 +32,8 @@ VERSION = "https://stac-extensions.github.io/version/v1.2.0/schema.json"
 ZARR = "https://stac-extensions.github.io/zarr/v1.1.0/schema.json"
 FILE = "https://stac-extensions.github.io/file/v2.1.0/schema.json"
 ICECHUNK = "application/vnd.zarr+icechunk"
-KINDS = ("drought", "state")
+EXCEEDED = (1, 2, 3, 4, 5)  # classes that a probability is given for
 LAYERS = (0.1, 0.25, 0.65, 2.0)  # thickness of the soil layers, m, where a release names none
-_DROUGHT = (
-    "root_zone_soil_moisture",
-    "root_zone_soil_moisture_spread",
-    "soil_moisture_percentile",
-    "drought_class",
-)
 _VERDICT = ("accepted", "reasons")  # of an analysis: what is released was accepted
 
 Release = Mapping[str, Any]
@@ -62,6 +57,14 @@ def drought_item(release: Release) -> pystac.Item:
 def state_item(release: Release) -> pystac.Item:
     """The land state of one release: soil water by layer, canopy, snow, and the fluxes kept with it."""
     return _item(release, "state")
+
+
+def indices_item(release: Release) -> pystac.Item:
+    """Indices of one release: standardised rain, dry days and spells, the wet season so far, the combined indicator."""
+    item = _item(release, "indices")
+    if release.get("indices") is not None:
+        item.properties["twin:indices"] = release["indices"]
+    return item
 
 
 def item_id(region: str, kind: str, sequence: int) -> str:
@@ -121,8 +124,8 @@ def _properties(release: Release, kind: str) -> dict[str, Any]:
         "processing:datetime": release["time"],
         "processing:version": str(release["sequence"]),
         **facility,
-        "cube:dimensions": dimensions(release, kind),
-        "cube:variables": cube_variables(release, kind),
+        "cube:dimensions": dimensions(release, rows_of(release, kind)),
+        "cube:variables": cube_variables(rows_of(release, kind)),
         "twin:region": release["region"],
         "twin:sequence": release["sequence"],
         "twin:tier": release["tier"],
@@ -181,8 +184,13 @@ def store_asset(release: Release, kind: str, *, pinned: bool = True) -> pystac.A
     return pystac.Asset(release["store"], title, how, ICECHUNK, roles, extra)
 
 
-def dimensions(release: Release, kind: str) -> dict[str, Any]:
-    """`cube:dimensions` of the arrays: days, cells (a list of points), and soil layers where there are some."""
+def rows_of(release: Release, kind: str) -> dict[str, Mapping[str, Any]]:
+    """The variables of one kind of item."""
+    return {name: row for name, row in release["variables"].items() if row["group"] == kind}
+
+
+def dimensions(release: Release, rows: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """`cube:dimensions` of some variables: days, cells (a list of points), soil layers, classes."""
     day = "T00:00:00Z"
     found = {
         "time": {
@@ -200,7 +208,7 @@ def dimensions(release: Release, kind: str) -> dict[str, Any]:
             "description": "centres of the cells; their lat and lon are in the group of the grid",
         },
     }
-    if any("layer" in row["dims"] for row in _variables(release, kind).values()):
+    if any("layer" in row["dims"] for row in rows.values()):
         thicknesses = release.get("layers") or LAYERS
         found["layer"] = {
             "type": "spatial",
@@ -209,13 +217,19 @@ def dimensions(release: Release, kind: str) -> dict[str, Any]:
             "unit": "m",
             "description": "depth of the bottom of the soil layer, downwards",
         }
+    if any("code" in row["dims"] for row in rows.values()):
+        found["code"] = {
+            "type": "ordinal",
+            "values": list(EXCEEDED),
+            "description": "drought class that is reached or exceeded: 1 to 5 are D0 to D4",
+        }
     return found
 
 
-def cube_variables(release: Release, kind: str) -> dict[str, Any]:
-    """`cube:variables` of the arrays, from the table of variables."""
-    rows = {}
-    for name, row in _variables(release, kind).items():
+def cube_variables(rows: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """`cube:variables` of some variables, from the table of variables."""
+    found = {}
+    for name, row in rows.items():
         named = {"twin:standard_name": row["standard_name"]} if row.get("standard_name") else {}
         described = {
             "type": "data",
@@ -223,12 +237,8 @@ def cube_variables(release: Release, kind: str) -> dict[str, Any]:
             "unit": row["units"],
             "description": row["long_name"],
         }
-        rows[name] = {**described, **named}
-    return rows
-
-
-def _variables(release: Release, kind: str) -> dict[str, Mapping[str, Any]]:
-    return {name: row for name, row in release["variables"].items() if (name in _DROUGHT) == (kind == "drought")}
+        found[name] = {**described, **named}
+    return found
 
 
 def outline(bbox: Any) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from typing import Any
 import pystac
 
 from stac.collection import LICENCE
-from stac.item import DATACUBE, ICECHUNK, KINDS, PROCESSING, ZARR, cube_variables, dimensions, moment, outline
+from stac.item import DATACUBE, ICECHUNK, PROCESSING, ZARR, cube_variables, dimensions, moment, outline
 
 _KIND = "scenarios"
 _TOLD = ("family", "scenario", "delta", "reference", "decades", "spot_check", "notes", "simulated", "cells", "label")
@@ -42,7 +42,7 @@ def scenario_item(run: Summary) -> pystac.Item:
             "processing:lineage": _lineage(run),
             "processing:software": {name: number},
             "cube:dimensions": _dimensions(run),
-            "cube:variables": {k: v for kind in KINDS for k, v in cube_variables(_arrays(run), kind).items()},
+            "cube:variables": cube_variables(run["variables"]),
             "twin:region": run["region"],
             "twin:key": run["key"],
             "twin:snapshot": run["snapshot"],
@@ -104,16 +104,12 @@ def _lineage(run: Summary) -> str:
     )
 
 
-def _arrays(run: Summary) -> dict[str, Any]:
-    """As `stac.item` takes a release."""
-    first, last = run["years"]
-    return {**run, "start_day": f"{first}-01-01", "valid_day": f"{last}-12-31"}
-
-
 def _dimensions(run: Summary) -> dict[str, Any]:
     first, last = run["years"]
     years = {"type": "temporal", "extent": [f"{first}-01-01T00:00:00Z", f"{last}-12-31T23:59:59Z"], "step": "P1Y"}
-    return dimensions(_arrays(run), "state") | {"year": {**years, "description": "years, those of a season its cell's"}}
+    days = {**run, "start_day": f"{first}-01-01", "valid_day": f"{last}-12-31"}
+    named = {"year": {**years, "description": "years, those of a season its cell's"}}
+    return dimensions(days, run["variables"]) | named
 
 
 def _asset(run: Summary) -> pystac.Asset:

@@ -31,15 +31,26 @@ RELEASE = {
     "class_fractions": {"D0": 0.2, "D1": 0.1, "none": 0.7},
     "reference_years": 2,
     "variables": {
-        "soil_moisture_percentile": {"units": "%", "long_name": "percentile", "dims": ("time", "cell")},
-        "drought_class": {"units": "1", "long_name": "class", "dims": ("time", "cell")},
+        "soil_moisture_percentile": {
+            "units": "%",
+            "long_name": "percentile",
+            "dims": ("time", "cell"),
+            "group": "drought",
+        },
+        "drought_class": {"units": "1", "long_name": "class", "dims": ("time", "cell"), "group": "drought"},
         "volume_fraction_of_condensed_water_in_soil": {
             "standard_name": "volume_fraction_of_condensed_water_in_soil",
             "units": "m3 m-3",
             "long_name": "soil moisture",
             "dims": ("time", "layer", "cell"),
+            "group": "state",
         },
-        "surface_snow_amount": {"units": "kg m-2", "long_name": "snow on the ground", "dims": ("time", "cell")},
+        "surface_snow_amount": {
+            "units": "kg m-2",
+            "long_name": "snow on the ground",
+            "dims": ("time", "cell"),
+            "group": "state",
+        },
     },
 }
 SIMULATED = {**RELEASE, "simulated": True, "previous": None, "sources": []}
@@ -63,7 +74,12 @@ ANALYSED = {
     },
     "variables": {
         **RELEASE["variables"],
-        "root_zone_soil_moisture_spread": {"units": "m3 m-3", "long_name": "spread", "dims": ("time", "cell")},
+        "root_zone_soil_moisture_spread": {
+            "units": "m3 m-3",
+            "long_name": "spread",
+            "dims": ("time", "cell"),
+            "group": "drought",
+        },
     },
 }
 LOOKED = {**RELEASE, "quick_look": {"href": "quick/12.png", "size": 1234, "checksum": "1220" + "ab" * 32}}

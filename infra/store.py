@@ -271,11 +271,14 @@ class View:
         values = array.read((*(slice(None) for _ in array.shape[1:]), cell))
         return xr.DataArray(values, {"time": self._time(region, len(values))}, array.dims[:-1], variable, array.attrs)
 
-    def restart(self, region: str, before: Any = None) -> tuple[pd.Timestamp, xr.Dataset] | None:
-        """The newest restart on or before a day: that day and the model's exact state, None if there is none."""
-        if not self.has(region, "restart"):
+    def restart(self, region: str, before: Any = None, of: str = "restart") -> tuple[pd.Timestamp, xr.Dataset] | None:
+        """The newest restart on or before a day: that day and the exact state, None if there is none.
+
+        of   group of the restarts: the land model's, or whatever else is carried from day to day
+        """
+        if not self.has(region, of):
             return None
-        group = self._group(region, "restart")
+        group = self._group(region, of)
         days = np.asarray(group["day"][:])
         limit = np.iinfo(days.dtype).max if before is None else self._day(region, before)
         days = np.where(days > limit, -1, days)
@@ -442,15 +445,15 @@ class Draft(View):
         for name, values in arrays.items():
             there[name].write(days[order], values if (np.diff(order) == 1).all() else values.isel(time=order))
 
-    def save_restart(self, region: str, day: Any, state: xr.Dataset) -> None:
-        """Keep the model's exact state at the start of `day`: as the latest, and for good if a month begins.
+    def save_restart(self, region: str, day: Any, state: xr.Dataset, of: str = "restart") -> None:
+        """Keep the exact state at the start of `day`: as the latest, and for good if a month begins.
 
-        Any dims and numbers are kept as they are; all states of a region have the same variables, else SettingsError.
+        Any dims and numbers are kept as they are; all states of a group have the same variables, else SettingsError.
         A state older than the latest replaces nothing but its own month's.
         """
         at = self._day(region, day)
         self._not_before_origin("restart", at, day)
-        node = self._root.require_group(f"{region}/restart")
+        node = self._root.require_group(f"{region}/{of}")
         if "day" not in node:
             node.create_array("day", shape=(1,), chunks=(1024,), dtype="i4", fill_value=-1, dimension_names=("slot",))
         if at >= int(node["day"][_LATEST]):
@@ -459,11 +462,11 @@ class Draft(View):
         if when.day == 1:
             self._keep(node, region, 1 + 12 * (when.year - origin.year) + when.month - origin.month, at, state)
 
-    def drop_restarts(self, region: str, after: Any) -> None:
+    def drop_restarts(self, region: str, after: Any, of: str = "restart") -> None:
         """Forget the restarts of days later than `after`: what they were computed from has changed."""
-        if not self.has(region, "restart"):
+        if not self.has(region, of):
             return
-        node = self._group(region, "restart")
+        node = self._group(region, of)
         days = np.asarray(node["day"][:])
         late = np.flatnonzero(days > self._day(region, after))
         months = late[late != _LATEST]

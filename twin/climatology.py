@@ -14,7 +14,9 @@ Refs: Hazen (1914), Trans. ASCE 77, 1539; Cunnane (1978), J. Hydrol. 37, 205.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from math import exp, lgamma, log, log1p
 
 import numpy as np
@@ -23,6 +25,7 @@ import xarray as xr
 from numba import njit
 
 from twin.errors import TimeError, VariableError
+from twin.land.threads import spread
 from twin.variables import VARIABLES
 
 PENTADS = 73
@@ -31,6 +34,9 @@ PROBS = (
     *(0.0, 0.01, 0.02, 0.035, 0.05, 0.075, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5),
     *(0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.925, 0.95, 0.965, 0.98, 0.99, 1.0),
 )  # 0 and 1 are the smallest and the largest value; the class bounds are knots
+
+WIDTH = 256  # cells that are ranked together
+HELD = 32  # ranks whose marks are counted together, and cells that are read together
 
 KNOTS = "soil_moisture_quantile"
 
@@ -54,6 +60,7 @@ def build(
     exclude_year: int | None = None,
     probs: Sequence[float] = PROBS,
     start_month: int = 1,
+    threads: int | None = None,
 ) -> xr.Dataset:
     """Knots of every pentad and cell, Dataset with KNOTS (pentad, probability, cell), float32, NaN without any value.
 
@@ -68,7 +75,9 @@ def build(
         values, time, days, years = _keep(years != exclude_year, values, time, days, years)
     if len(days) == 0:
         raise TimeError("reference", expected="at least one day", found="none")
-    knots = _knots(np.ascontiguousarray(values.T), *_by_day(days), np.asarray(probs, dtype=np.float64))
+    knots = np.empty((PENTADS, len(probs), values.shape[1]), np.float32)
+    march = partial(_knots, values, *_by_day(days), np.asarray(probs, dtype=np.float64), knots)
+    spread(march, values.shape[1], threads or os.cpu_count() or 1)
     place = {name: theta[name] for name in ("lat", "lon") if isinstance(theta, xr.DataArray) and name in theta.coords}
     coords = {"pentad": np.arange(1, PENTADS + 1), "probability": np.asarray(probs, dtype=np.float64), **place}
     attrs = {**VARIABLES["root_zone_soil_moisture"].attrs, "long_name": "quantiles of soil moisture by time of year"}
@@ -95,7 +104,9 @@ def build_tiles(
         yield part, build(read(part), time, exclude_year, probs, start_month)
 
 
-def percentile(theta: xr.DataArray | np.ndarray, time: np.ndarray, reference: xr.Dataset) -> xr.DataArray:
+def percentile(
+    theta: xr.DataArray | np.ndarray, time: np.ndarray, reference: xr.Dataset, threads: int | None = None
+) -> xr.DataArray:
     """Percentile of each value among the reference of its time of year, %, float32, dims (time, cell).
 
     theta   (time, cell) or (cell) with one time; NaN gives NaN, as does a cell without reference
@@ -107,14 +118,15 @@ def percentile(theta: xr.DataArray | np.ndarray, time: np.ndarray, reference: xr
     before, weight = pentad_of(times)
     needed = np.unique([before, (before + 1) % PENTADS])  # the only ones to read
     knots = reference[KNOTS].isel(pentad=needed).transpose("pentad", "probability", "cell").values
+    knots = np.ascontiguousarray(knots)
     if values.shape != (times.size, knots.shape[2]):
         expected = f"(time {times.size}, cell {knots.shape[2]})"
         raise VariableError("soil moisture", expected=expected, found=f"shape {values.shape}")
     positions = hazen(reference["probability"].values, int(reference.attrs["reference_years"]))
     ranks = np.empty(values.shape, dtype=np.float32)
-    for row in range(times.size):
-        a, b = (knots[np.searchsorted(needed, pentad % PENTADS)] for pentad in (before[row], before[row] + 1))
-        _rank(values[row], a, b, np.float32(weight[row]), 100.0 * positions, ranks[row])
+    between = np.searchsorted(needed, np.stack([before, (before + 1) % PENTADS]))
+    march = partial(_rank, values, knots, between, weight.astype(np.float32), 100.0 * positions, ranks)
+    spread(march, values.shape[1], threads or os.cpu_count() or 1)
     return _labelled(ranks, theta, times)
 
 
@@ -208,60 +220,141 @@ def _labelled(ranks: np.ndarray, theta, times: np.ndarray) -> xr.DataArray:
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _knots(series, order, start, probs):
-    """Quantiles (pentad, probability, cell) of series (cell, time); order and start list the rows of each day."""
-    cells = series.shape[0]
-    knots = np.full((PENTADS, probs.size, cells), np.nan, dtype=np.float32)
-    sample = np.empty(order.size, dtype=np.float32)
-    for cell in range(cells):
-        values = series[cell]
-        for pentad in range(PENTADS):
-            m = 0
-            for away in range(-HALF_WINDOW, HALF_WINDOW + 1):
-                day = (5 * pentad + 2 + away) % 365
-                for r in range(start[day], start[day + 1]):
-                    value = values[order[r]]
-                    if value == value:
-                        sample[m] = value
-                        m += 1
-            if m == 0:
-                continue
-            ranked = np.sort(sample[:m])
-            for p in range(probs.size):
-                rank = min(max(probs[p] * (m + 1), 1.0), float(m)) - 1.0
-                below = min(int(rank), m - 1)
-                above = min(below + 1, m - 1)
-                low, high = float(ranked[below]), float(ranked[above])
-                knots[pentad, p, cell] = low + (rank - below) * (high - low)
-    return knots
+def _knots(values, order, start, probs, knots, first, last):
+    """Quantiles (pentad, probability, cell) of values (time, cell); order and start list the rows of each day.
+
+    A cell's values are sorted once. The window of a pentad is a mark on each of its ranks and the number of marks in
+    every HELD of them: the next pentad moves the marks of ten days, and finds its i-th value by counting.
+    """
+    size = values.shape[0]
+    series, place = np.empty((HELD, size), np.float32), np.empty(size, np.int64)
+    ranked, marked = np.empty(size, np.float32), np.empty(size + 1, np.bool_)
+    held, below = np.empty(size // HELD + 1, np.int64), np.empty(size // HELD + 2, np.int64)
+    for block in range(first, last, HELD):
+        for row in range(size):
+            for cell in range(block, min(block + HELD, last)):
+                series[cell - block, row] = values[row, cell]
+        for cell in range(block, min(block + HELD, last)):
+            _sort(series[cell - block], ranked, place)
+            marked[:], held[:], below[:] = False, 0, 0
+            for pentad in range(PENTADS):
+                middle = 5 * pentad + 2
+                if pentad > 0:
+                    _mark(middle - HALF_WINDOW - 5, middle - HALF_WINDOW, order, start, place, marked, held, False)
+                    _mark(middle + HALF_WINDOW - 4, middle + HALF_WINDOW + 1, order, start, place, marked, held, True)
+                else:
+                    _mark(middle - HALF_WINDOW, middle + HALF_WINDOW + 1, order, start, place, marked, held, True)
+                for each in range(held.size):
+                    below[each + 1] = below[each] + held[each]
+                m, part = below[held.size], 0
+                for p in range(probs.size):
+                    if m == 0:
+                        knots[pentad, p, cell] = np.nan
+                        continue
+                    rank = min(max(probs[p] * (m + 1), 1.0), float(m)) - 1.0
+                    wanted = min(int(rank), m - 1)
+                    while below[part] > wanted:  # only where the probabilities do not rise
+                        part -= 1
+                    while below[part + 1] <= wanted:
+                        part += 1
+                    at = HELD * part
+                    seen = below[part] + marked[at]
+                    while seen <= wanted:
+                        at += 1
+                        seen += marked[at]
+                    low = float(ranked[at])
+                    if wanted < m - 1:
+                        at += 1
+                        while not marked[at]:
+                            at += 1
+                    high = float(ranked[at])
+                    knots[pentad, p, cell] = low + (rank - wanted) * (high - low)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _rank(values, a, b, weight, positions, ranks):
-    """Position of values (cell) among the knots a + weight (b − a), (probability, cell) each; fills ranks (cell)."""
-    last = positions.size - 1
-    for cell in range(values.size):
-        x = values[cell]
-        ranks[cell] = np.nan
-        first = a[0, cell] + weight * (b[0, cell] - a[0, cell])
-        if not (x == x and first == first):
-            continue
-        below, through = 0, 0  # how many knots are below x, and how many at or below it
-        for p in range(last + 1):
-            knot = a[p, cell] + weight * (b[p, cell] - a[p, cell])
-            below += knot < x
-            through += knot <= x
-        if through > below:
-            ranks[cell] = 0.5 * (positions[below] + positions[through - 1])
-        elif below == 0:
-            ranks[cell] = positions[0]
-        elif below > last:
-            ranks[cell] = positions[last]
-        else:
-            under = a[below - 1, cell] + weight * (b[below - 1, cell] - a[below - 1, cell])
-            over = a[below, cell] + weight * (b[below, cell] - a[below, cell])
-            part = (x - under) / (over - under)
-            ranks[cell] = positions[below - 1] + part * (positions[below] - positions[below - 1])
+def _mark(first, last, order, start, place, marked, held, inside):
+    """Put the values of the days first..last of the year into the window, or take them out."""
+    for away in range(first, last):
+        day = away % 365
+        for r in range(start[day], start[day + 1]):
+            rank = place[order[r]]
+            if rank >= 0:
+                marked[rank] = inside
+                held[rank // HELD] += 1 if inside else -1
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _sort(series, ranked, place):
+    """Ascending values, and the place of each row among them, −1 for NaN.
+
+    By three digits of the bits, the lowest first. Ref: Knuth (1998), The Art of Computer Programming 3, 5.2.5.
+    """
+    bits, n = series.view(np.uint32), 0
+    keys, rows = np.empty((2, series.size), np.uint32), np.empty((2, series.size), np.int32)
+    number = np.zeros((3, 2048), np.int32)
+    for row in range(series.size):
+        place[row] = -1
+        if series[row] == series[row]:
+            key = np.uint32(bits[row] ^ (0xFFFFFFFF if bits[row] >> 31 else 0x80000000))  # in the order of the values
+            keys[0, n], rows[0, n], n = key, row, n + 1
+            for digit in range(3):
+                number[digit, (key >> (11 * digit)) & 2047] += 1
+    for digit in range(3):
+        now, then, at = digit % 2, 1 - digit % 2, 0
+        for d in range(2048):
+            number[digit, d], at = at, at + number[digit, d]
+        for i in range(n):
+            d = (keys[now, i] >> (11 * digit)) & 2047
+            to = number[digit, d]
+            keys[then, to], rows[then, to] = keys[now, i], rows[now, i]
+            number[digit, d] += 1
+    for i in range(n):
+        place[rows[1, i]] = i
+        ranked[i] = series[rows[1, i]]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _knot(knots, before, after, weight, p, cell):
+    """A knot between those of two pentads."""
+    return knots[before, p, cell] + weight * (knots[after, p, cell] - knots[before, p, cell])
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _rank(values, knots, between, weight, positions, ranks, first, last):
+    """Fill ranks (time, cell) with the positions of values among the knots a + weight (b − a) of their time.
+
+    a and b are the knots (pentad, probability, cell) of the pentads `between` (2, time).
+    """
+    end = positions.size - 1
+    below, through = np.empty(WIDTH, np.int32), np.empty(WIDTH, np.int32)
+    for block in range(first, last, WIDTH):
+        n = min(WIDTH, last - block)
+        for row in range(values.shape[0]):
+            w, own = weight[row], values[row, block : block + n]
+            before, after = between[0, row], between[1, row]
+            below[:], through[:] = 0, 0  # how many knots are below a value, and how many at or below it
+            for p in range(end + 1):
+                a, b = knots[before, p, block : block + n], knots[after, p, block : block + n]
+                for i in range(n):
+                    knot = a[i] + w * (b[i] - a[i])
+                    below[i] += np.int32(knot < own[i])
+                    through[i] += np.int32(knot <= own[i])
+            for i in range(n):
+                x, under, upto, cell = own[i], below[i], through[i], block + i
+                lowest = _knot(knots, before, after, w, 0, cell)
+                if not (x == x and lowest == lowest):
+                    ranks[row, cell] = np.nan
+                elif upto > under:
+                    ranks[row, cell] = 0.5 * (positions[under] + positions[upto - 1])
+                elif under == 0:
+                    ranks[row, cell] = positions[0]
+                elif under > end:
+                    ranks[row, cell] = positions[end]
+                else:
+                    low = _knot(knots, before, after, w, under - 1, cell)
+                    high = _knot(knots, before, after, w, under, cell)
+                    part = (x - low) / (high - low)
+                    ranks[row, cell] = positions[under - 1] + part * (positions[under] - positions[under - 1])
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

@@ -63,6 +63,32 @@ def test_knots_are_weibull_quantiles_of_the_window(reference):
         np.testing.assert_allclose(reference[climatology.KNOTS].values[pentad], expected, atol=1e-7)
 
 
+@pytest.mark.parametrize("years", [1, 3, 30])
+def test_knots_have_the_bits_that_sorting_every_window_gives(years):
+    """Of gaps, ties, values of either sign, a cell that never changes and one without any; and on any threads."""
+    rng, days = np.random.default_rng(years), DAYS[np.datetime64(f"{1991 + years}-01-01") > DAYS]
+    values = seasonal(40, years, days) - np.float32(0.25)
+    values[rng.random(values.shape) < 0.05] = np.nan
+    values[:, 0], values[:, 1], values[40:90, 2] = np.nan, 0.1, np.nan
+    values[:, 3] = values[:, 3].round(1) + np.float32(0.0)
+    probs = (0.5, 0.0, 1.0, 0.02, 0.3)
+    found = climatology.build(values, days, probs=probs, threads=1)
+    assert found.identical(climatology.build(values, days, probs=probs, threads=2))
+    for pentad in (0, 3, 36, 72):
+        inside = window(np.datetime64("2019-01-03") + np.timedelta64(5 * pentad, "D"), days)
+        for cell in range(40):
+            ranked = np.sort(values[inside, cell])
+            ranked = ranked[~np.isnan(ranked)].astype(np.float64)
+            for p, knot in zip(probs, found[climatology.KNOTS].values[pentad, :, cell], strict=True):
+                m = len(ranked)
+                if m == 0:
+                    assert np.isnan(knot)
+                    continue
+                rank = min(max(p * (m + 1), 1.0), m) - 1.0
+                low, high = ranked[int(rank)], ranked[min(int(rank) + 1, m - 1)]
+                assert knot == np.float32(low + (rank - int(rank)) * (high - low))
+
+
 def test_a_year_can_be_left_out_and_gaps_do_not_matter():
     values = seasonal(2)
     years = climatology.year_of(DAYS)

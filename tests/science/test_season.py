@@ -54,6 +54,17 @@ def test_short_gaps_do_not_end_it_and_short_showers_do_not_begin_it():
     assert only(shallow)[0]["length"] == 150
 
 
+def test_water_that_wiggles_about_a_limit_makes_one_season():
+    """Within the two limits, whatever it does, nothing begins and nothing ends; one limit alone flaps with it."""
+    rng = np.random.default_rng(2)
+    values = year((100, 120), (220, 250))
+    values[120:220] = 0.45 + 0.049 * np.sign(rng.normal(size=(100, 1))) * rng.random((100, 1))
+    found = wet_season(series(values), of([1], [180])).isel(year=0, cell=0)
+    assert (found["onset"].item(), found["cessation"].item(), found["wet_seasons"].item()) == (100, 250, 1)
+    flapping = wet_season(series(values), of([1], [180]), enter=0.45, leave=0.45, enter_days=1, leave_days=1)
+    assert flapping["wet_seasons"].item() > 10
+
+
 def test_none_is_not_missing():
     assert only(year()) == (pytest.approx({"onset": np.nan, "cessation": np.nan, "length": 0}, nan_ok=True), 1)
     gone = year((100, 250))
@@ -76,6 +87,26 @@ def test_what_the_year_cuts_is_a_bound():
     cut = wet_season(series(year((0, 100))[10:], "2010-01-11"), of([1], [180]))
     assert cut["season_status"].item() == STATUS["began_before_its_year"] and cut["onset"].item() == 0
     assert only(year((300, 350)))[1] == STATUS["went_on_after_its_year"]  # 15 days below LEAVE do not end it
+
+
+def test_the_year_so_far_is_told_when_asked_for():
+    """Before the season, within it, after it; an early wet spell is not the season while the usual peak is to come."""
+    values = year((40, 60), (100, 250))
+    for days, state, figures in (
+        (30, "not_yet", (np.nan, np.nan, np.nan)),
+        (50, "running", (40, 50, 10)),
+        (90, "not_yet", (np.nan, np.nan, np.nan)),
+        (200, "running", (100, 200, 100)),
+        (269, "running", (100, 269, 169)),  # that it is over takes twenty days to know
+        (271, "whole", (100, 250, 150)),
+    ):
+        found = wet_season(series(values[:days]), of([1], [180]), to_date=True).isel(year=0, cell=0)
+        assert found["season_status"].item() == STATUS[state], days
+        told = [found[name].item() for name in ("onset", "cessation", "length")]
+        assert told == pytest.approx(figures, nan_ok=True) and found["days_to_date"].item() == days
+        assert wet_season(series(values[:days]), of([1], [180]))["season_status"].item() == MISSING
+    none = wet_season(series(year()[:300]), of([1], [180]), to_date=True)
+    assert none["season_status"].item() == STATUS["not_yet"]  # of an unfinished year none is not known yet
 
 
 def test_of_two_seasons_the_one_of_the_usual_peak():

@@ -39,11 +39,14 @@ def _cf(name: str, units: str, dims: tuple[str, ...], low: float, high: float, l
 
 
 _own = Variable  # what CF has no name of its own for
-_TC, _TLC = ("time", "cell"), ("time", "layer", "cell")
+_TC, _TLC, _TKC = ("time", "cell"), ("time", "layer", "cell"), ("time", "code", "cell")
 _THETA = "volume_fraction_of_condensed_water_in_soil"
 _GPP = "gross_primary_productivity_of_biomass_expressed_as_carbon"
 _SPREAD = "standard deviation of root-zone soil moisture among the members"
 _PERCENTILE = "percentile of root-zone soil moisture among the reference years"
+_CHANCE = "probability that the drought class is D0, D1, D2, D3 or D4, or worse"
+_CDI = "combined drought indicator: 0 none, 1 watch, 2 warning, 3 alert, 4 to 6 recovery, 7 no data"
+_SEASON = "the local year's wet season so far: codes of twin.indices.season.STATUS"
 _CLASS = "drought class: D0..D4 are 1..5, W0..W4 are -1..-5, 0 is neither"
 
 _ROWS = (
@@ -87,6 +90,18 @@ _ROWS = (
     _own("root_zone_soil_moisture_spread", "", "m3 m-3", _TC, 0.0, 1.0, _SPREAD, "drought"),
     _own("soil_moisture_percentile", "", "%", _TC, 0.0, 100.0, _PERCENTILE, "drought"),
     _own("drought_class", "", "1", _TC, -5.0, 5.0, _CLASS, "drought"),
+    _own("drought_probability", "", "1", _TKC, 0.0, 1.0, _CHANCE, "drought"),
+    _own("precipitation_to_date", "", "1e-3 kg m-2", _TC, 0.0, 2**31, "precipitation since the first day", "index"),
+    *(
+        _own(f"spi_{days}d", "", "1", _TC, -8.0, 8.0, f"standardised precipitation of {days} days", "index")
+        for days in (30, 90, 180)
+    ),
+    _own("dry_days", "", "day", _TC, 0.0, 366.0, "days of the local year so far whose root zone was dry", "index"),
+    _own("dry_spell", "", "day", _TC, 0.0, 32767.0, "days in a row without rain", "index"),
+    _own("wet_season_onset", "", "day", _TC, 0.0, 366.0, "onset of the wet season since the local year began", "index"),
+    _own("wet_season_length", "", "day", _TC, 0.0, 366.0, "length of the wet season so far", "index"),
+    _own("wet_season_status", "", "1", _TC, 0.0, 127.0, _SEASON, "index"),
+    _own("cdi", "", "1", _TC, 0.0, 7.0, _CDI, "index"),
 )
 
 VARIABLES = MappingProxyType({row.name: row for row in _ROWS})

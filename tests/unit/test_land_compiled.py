@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from twin.indices import running
 from twin.land import air, compiled, daily, heat, march, soil
 
 
@@ -31,11 +32,12 @@ def test_exp2_is_held_where_float64_ends():
     assert compiled.exp2(-1e30) == 2.0**-1000 and compiled.exp2(1e30) == 2.0**1000
 
 
-def test_an_edit_of_any_file_that_compiled_code_may_call_makes_it_stale():
-    names = {name for name, *_ in daily._march._cache._cache_file._source_stamp[1]}
+@pytest.mark.parametrize("function, package", [(daily._march, "land"), (running._count, "indices")])
+def test_an_edit_of_any_file_that_compiled_code_may_call_makes_it_stale(function, package):
+    names = [name for name, *_ in function._cache._cache_file._source_stamp[1]]
     twin = Path(compiled.__file__).parents[1]
-    files = [*(twin / "land").glob("*.py"), *(twin / "emulator").glob("*.py")]
-    assert names == {path.name for path in files} | {"variables.py"}
+    files = [path for folder in {"land", package} for path in (twin / folder).glob("*.py")]
+    assert sorted(names) == sorted([path.name for path in files] + ["variables.py"])
 
 
 def test_without_a_folder_to_cache_in_it_still_compiles(tmp_path):

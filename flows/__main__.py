@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -28,6 +29,8 @@ app.add_typer(bench, name="bench")
 OutputJson = Annotated[bool, typer.Option("--json", help="One JSON object on the last line.")]
 RegionName = Annotated[str, typer.Option("--region", help="A region of infra/regions.", envvar="TWIN_REGION")]
 Sources = Annotated[list[str], typer.Option("--source", help="A STAC catalog: path or URL. May be repeated.")]
+
+Day = Annotated[str, typer.Option(help="A day, YYYY-MM-DD.", show_default="the newest")]
 
 REFUSED, WAITING, AWAY = 2, 3, 5
 
@@ -69,12 +72,13 @@ def up(
 ) -> None:
     """Start the embedded twin with its portal; Ctrl-C stops all of it."""
     from flows import up as embedded
-    from infra import telemetry
+    from infra import telemetry, warning
     from infra.settings import Settings, region
 
     with exit_codes():
         settings, place = Settings(), region(region_name)
         telemetry.set_up(settings)
+        warning.check(settings)
         if not place.simulated and not source:
             raise SettingsError(f"region {place.name}", expected="at least one --source", found="none")
         typer.echo(
@@ -105,12 +109,13 @@ def run(
 ) -> None:
     """Headless: catch up with all sources, print what was done; without --once keep following them."""
     from flows import headless
-    from infra import telemetry
+    from infra import telemetry, warning
     from infra.settings import Settings, region
 
     with exit_codes():
         settings, place = Settings(), region(region_name)
         telemetry.set_up(settings)
+        warning.check(settings)
         tally = headless.catch_up(settings, place, source, once=once)
         if as_json:
             print(json.dumps({"region": place.name, **tally}))
@@ -304,6 +309,119 @@ def _years(text: str) -> tuple[int, int] | None:
 
 
 @app.command()
+def areas(region_name: RegionName = "demo", day: Day = "", as_json: OutputJson = False) -> None:
+    """Drought by country: share of the area in each class, DSCI, and how probable drought is there."""
+    from infra import areas as places
+    from infra.settings import Settings, region
+    from infra.wiring import build
+
+    with exit_codes():
+        place = region(region_name)
+        rows = places.statistics(build(Settings()).store.at(), place, day or None)
+        show(rows, ["area", "drought", "dsci", "probability", "D1", "D2", "D3", "D4"], as_json, "no area yet")
+
+
+@app.command()
+def warnings(
+    region_name: RegionName = "demo",
+    log: Annotated[bool, typer.Option("--log", help="All that was said, not only what stands.")] = False,
+    replay: Annotated[
+        str, typer.Option(help="A file of rules: what they would have said, release by release.", metavar="FILE")
+    ] = "",
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Hits, misses, false alarms and days of lead by rule.")
+    ] = False,
+    as_json: OutputJson = False,
+) -> None:
+    """Warnings that stand, by the rules of TWIN_WARNINGS__RULES; what was said before, and how good it was."""
+    from infra import warning
+    from infra.settings import Settings, region
+    from infra.wiring import build
+
+    with exit_codes():
+        settings, place = Settings(), region(region_name)
+        if replay:
+            asked = settings.warnings.model_copy(update={"rules": replay})
+            settings = settings.model_copy(update={"warnings": asked})
+        store = build(settings).store
+        view = store.at()
+        standing, said = warning.replay(store, place, settings) if replay else warning.told(view, place)
+        if not replay and (problem := warning.problem(view, place)):
+            typer.secho(f"twin: the rules could not be used: {problem}", err=True, fg="yellow")
+        if verify:
+            rows = warning.table(warning.verified(view, place, settings, said))
+            show(rows, ["rule", "hits", "misses", "false_alarms", "hit_rate", "lead_days"], as_json, "nothing to judge")
+        elif log or replay:
+            show(said, ["day", "kind", "level", "reason", "where", "text"], as_json, "no warning yet")
+        else:
+            rows = [{**each["last"], "stale": each["stale"]} for each in standing.values() if each.get("last")]
+            show(rows, ["level", "since", "where", "text", "stale"], as_json, "no warning stands")
+
+
+@app.command()
+def outlook(
+    first: Annotated[str, typer.Option("--from", help="First day of the season, YYYY-MM-DD.")],
+    last: Annotated[str, typer.Option("--to", help="Last day of the season, YYYY-MM-DD.")],
+    region_name: RegionName = "demo",
+    metric: Annotated[str, typer.Option(help="water (that plants can take) or rain.")] = "water",
+    terciles: Annotated[
+        str, typer.Option(help="Forecast of the rain to come: chance of a dry, normal and wet third, as 40,35,25.")
+    ] = "",
+    analogues: Annotated[bool, typer.Option("--analogues", help="Years that began alike weigh more.")] = False,
+    as_json: OutputJson = False,
+) -> None:
+    """How a season may end: what is known of it, gone on with as each past year did, by the land model."""
+    from infra import outlooks, telemetry
+    from infra.settings import Settings, region
+    from infra.wiring import build, embedded_catalog
+
+    with exit_codes():
+        settings, place = Settings(), region(region_name)
+        telemetry.set_up(settings)
+        asked = outlooks.Request(_date("--from", first), _date("--to", last), metric, _terciles(terciles), analogues)
+        with embedded_catalog(settings) as given:
+            told = outlooks.carry_out(build(given), place, asked)
+        if as_json:
+            print(json.dumps(told))
+            return
+        show(told["areas"], ["area", "below", "drought"], False, "no area")
+        print(outlooks.sentence(told))
+
+
+@app.command()
+def history(
+    file: Annotated[Path, typer.Argument(help="NetCDF of one station's daily weather.")],
+    place: Annotated[str, typer.Option(help="As the page names it.")],
+    out: Annotated[Path, typer.Option(help="Folder to write the page and its figures to.")] = Path("."),
+    altitude: Annotated[float, typer.Option(help="Of the station, m.")] = 0.0,
+) -> None:
+    """Write a page of a place's seasons, dry spells and droughts from its own weather."""
+    from flows.history import history as written
+
+    with exit_codes():
+        for path in written(file, place, out, altitude=altitude):
+            print(path)
+
+
+def _date(option: str, text: str) -> date:
+    try:
+        return date.fromisoformat(text)
+    except ValueError as err:
+        raise SettingsError(option, expected="a day, YYYY-MM-DD", found=text) from err
+
+
+def _terciles(text: str) -> tuple[float, float, float] | None:
+    """`40,35,25` as shares."""
+    if not text:
+        return None
+    try:
+        dry, normal, wet = (float(part) / 100.0 for part in text.split(","))
+    except ValueError as err:
+        raise SettingsError("--terciles", expected="three numbers such as 40,35,25", found=text) from err
+    return dry, normal, wet
+
+
+@app.command()
 def items(region_name: RegionName = "demo", as_json: OutputJson = False) -> None:
     """Every item taken or set aside."""
     from infra.settings import Settings
@@ -351,14 +469,15 @@ def export(
     region_name: RegionName = "demo",
     first: Annotated[str, typer.Option(help="First day, YYYY-MM-DD.")] = "",
     last: Annotated[str, typer.Option(help="Last day, YYYY-MM-DD.")] = "",
+    what: Annotated[str, typer.Option(help="drought or indices, in a file.")] = "drought",
 ) -> None:
-    """Write the drought of a period as NetCDF or CSV, or everything published as a static STAC catalogue."""
+    """Write drought or indices of a period as NetCDF or CSV, or everything published as a static STAC catalogue."""
     from infra import export as exporting
     from infra.settings import Settings
     from infra.wiring import build, embedded_catalog
 
     with exit_codes(), embedded_catalog(Settings()) as settings:
-        print(exporting.export(build(settings), region_name, target, first or None, last or None))
+        print(exporting.export(build(settings), region_name, target, first or None, last or None, what))
 
 
 @app.command()
@@ -587,6 +706,25 @@ def bench_skill(
             skill.jules(jules, seed, as_json)
         else:
             skill.skill(locations, held_out, years, test_years, seed, every_output, as_json)
+
+
+INDICES_HELP = "CPU time of a pixel-year of every index, beside memory, the store and other programs; a new day's time."
+PROGRAMS = ["xclim", "climate_indices"]
+
+
+@_bench("indices", INDICES_HELP)
+def bench_indices(
+    cells: Annotated[int, typer.Option(min=1, help="How many.")] = 6000,
+    years: Annotated[int, typer.Option(min=2, help="How many; SPI needs 30.")] = 30,
+    peers: Annotated[list[str], typer.Option(help="Other programs to run beside it. May be repeated.")] = PROGRAMS,
+    peer_cells: Annotated[int, typer.Option(min=1, help="Cells that xclim is given.")] = 64,
+    repeats: Annotated[int, typer.Option(min=1, help="How many; medians are told.")] = 5,
+    as_json: OutputJson = False,
+) -> None:
+    from flows.bench.indices import indices
+
+    with exit_codes():
+        indices(cells, years, peers, peer_cells, repeats, as_json)
 
 
 @_bench("scenario", "Decades under several climates at part of a map, end to end, and what all of it would take.")

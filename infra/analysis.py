@@ -234,8 +234,8 @@ def _meets(record: Mapping[str, Any], first: pd.Timestamp, last: pd.Timestamp) -
 
 
 # -------------------------------------------------------------------------------------------------------------- output
-def _reference(services: Services, region: Region, analysis: Analysis) -> tuple[xr.Dataset, xr.Dataset]:
-    """What a simulated region's percentiles refer to, and its first state, with the analysed parameters."""
+def _reference(services: Services, region: Region, analysis: Analysis) -> regional.Reference:
+    """What a simulated region is compared with, and its first state, with the analysed parameters."""
     grid = services.store.at().dataset(region.name, "grid").load()
     return regional.simulated_reference(services, region, grid, _parameters(analysis))
 
@@ -252,7 +252,7 @@ def _installed(
     plan: Plan,
     analysis: Analysis,
     record: Mapping[str, Any],
-    reference: tuple[xr.Dataset, xr.Dataset] | None,
+    reference: regional.Reference | None,
 ) -> dict[str, Any]:
     """Write the analysis and everything that follows from it; the fields of its journal entry."""
     window, origin = plan.window, pd.Timestamp(region.start)
@@ -265,8 +265,7 @@ def _installed(
     spread.forget(region.name)
     draft.drop_restarts(region.name, after=origin - DAY)
     if reference is not None:
-        draft.put(region.name, "climatology", reference[0])
-        draft.save_restart(region.name, origin, reference[1])
+        reference.write(draft, region)
     change = verbs.Change(state=verbs.carry(draft, region, verbs.Batch(), origin, services))
     earliest = min([window.first, *map(pd.Timestamp, known)])  # what an older window had before this one is gone
     days = pd.date_range(earliest, window.last)
@@ -287,8 +286,9 @@ def _installed(
             {**data, **told, "consumed": [], "quarantined": [], "latency": latency},
         ),
     ]
+    warned, said = verbs.warn(draft, region, services, told)
     release = {**told, "model": verbs.made_with(draft, region, services), "analysis": _told(record)}
-    return {"release": release, "events": events}
+    return {"release": release, "events": events + said, "warnings": warned}
 
 
 def _members(draft: View, region: Region, plan: Plan, analysis: Analysis, count: int) -> xr.Dataset:

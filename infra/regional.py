@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin
@@ -11,14 +12,18 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from infra import assets
+from infra import assets, indices
 from infra import ingest as reading
 from infra.assets import Access
 from infra.settings import ModelSettings, Region, region_grid
+from infra.store import Draft
 from twin import climatology, grid, state, synthetic
 from twin import parameters as tables
 from twin.errors import RangeError, Rejected, SettingsError, Transient
+from twin.indices.years import calendar
+from twin.inputs import THETA
 from twin.land.daily import SURFACE
+from twin.model import LandModel
 from twin.observations import FOOTPRINT
 from twin.parameters import TILES
 
@@ -161,22 +166,63 @@ def _without_ice(fraction: np.ndarray, region: Region) -> np.ndarray:
     return np.where(np.arange(len(TILES))[:, None] == TILES.index("ice"), 0.0, fraction / (1.0 - ice))
 
 
-def simulated_reference(
-    services: Any, region: Region, found: xr.Dataset, constants: xr.Dataset
-) -> tuple[xr.Dataset, xr.Dataset]:
-    """The climatology of the simulated climate's reference years, and the state on the region's first day.
+@dataclass(frozen=True)
+class Reference:
+    """What a simulated region is compared with, by group of the store, and what its first day goes on from.
 
-    The land model runs without a break from SPIN_UP_YEARS before the reference to the first day. Desert soil forgets
-    its start within decades only, so all of it starts near a desert's equilibrium.
+    state, counts   of the land, and of `infra.indices`
+    """
+
+    groups: Mapping[str, xr.Dataset]
+    state: xr.Dataset
+    counts: xr.Dataset
+
+    def write(self, draft: Draft, region: Region) -> xr.Dataset:
+        """Put it into a draft, in the place of what was carried on from another; the land's state on the first day."""
+        for group, data in self.groups.items():
+            draft.put(region.name, group, data)
+        for restarts, start in (("restart", self.state), (indices.COUNTS, self.counts)):
+            draft.drop_restarts(region.name, after=pd.Timestamp(region.start) - pd.Timedelta(days=1), of=restarts)
+            draft.save_restart(region.name, region.start, start, of=restarts)
+        return self.state
+
+
+@dataclass(frozen=True)
+class Year:
+    """One year of a simulated region before its first day: its weather, what the land model tells, its state after."""
+
+    year: int
+    forcing: xr.Dataset
+    diagnostics: xr.Dataset
+    state: xr.Dataset
+
+
+def simulated_years(model: LandModel, region: Region, found: xr.Dataset, constants: xr.Dataset) -> Iterator[Year]:
+    """The years from SPIN_UP_YEARS before the reference to the region's first day, through a model without a break.
+
+    found, constants   any cells of the region and their parameters: each cell's climate is its own
+    Desert soil forgets its start within decades only, so all of it starts near a desert's equilibrium.
     """
     climate = synthetic.climate(found, _seed(region))
-    first, last = pd.Timestamp(region.reference_start).year, pd.Timestamp(region.reference_end).year
     land = state.initial(constants, START, climate.tables[2].mean(axis=0, dtype=np.float64))
-    record = []
-    years = range(first - SPIN_UP_YEARS, pd.Timestamp(region.start).year)
+    years = range(pd.Timestamp(region.reference_start).year - SPIN_UP_YEARS, pd.Timestamp(region.start).year)
     for year, drivers in zip(years, synthetic.reference_forcing(climate, years), strict=True):
-        land, diagnostics = services.model.run(land, drivers, constants)
-        if first <= year <= last:
-            record.append(state.root_zone(diagnostics["volume_fraction_of_condensed_water_in_soil"]).astype("float32"))
+        land, diagnostics = model.run(land, drivers, constants)
+        yield Year(year, drivers, diagnostics, land)
+
+
+def simulated_reference(services: Any, region: Region, found: xr.Dataset, constants: xr.Dataset) -> Reference:
+    """The reference years of the simulated climate: quantiles of soil moisture, calendar, standardised rain."""
+    first, last = pd.Timestamp(region.reference_start).year, pd.Timestamp(region.reference_end).year
+    record, rain = [], indices.Windows((first, last))
+    for each in simulated_years(services.model, region, found, constants):
+        rain.add(each.forcing["precipitation_flux"])
+        if first <= each.year <= last:
+            record.append(state.root_zone(each.diagnostics[THETA]).astype("float32"))
     theta = xr.concat(record, "time")
-    return climatology.build(theta, theta.time.values), land
+    quantiles, when = climatology.build(theta, theta.time.values), calendar(theta)
+    counts = indices.begin(
+        each.forcing["precipitation_flux"], state.root_zone(each.diagnostics[THETA]), constants, when
+    )
+    groups = {"climatology": quantiles, indices.CALENDAR: when, **dict(rain.groups())}
+    return Reference(groups, each.state, counts)

@@ -199,6 +199,16 @@ class TrainingSettings(Section):
         return {name: getattr(self, name) for name in names}
 
 
+class WarningSettings(Section):
+    rules: str = Field(default="", description="File of rules (TOML); empty: `infra/rules/default.toml`.")
+    sender: str = Field(
+        default="drought-twin.invalid",
+        pattern=r"^[^\s,<&]+$",
+        description="Who sends warnings, globally unique: an address or a domain name.",
+    )
+    holds: float = Field(default=5.0, gt=0, description="Days for which a warning holds if nothing else is said.")
+
+
 class AccessSettings(Section):
     roots: Words = Field(default=(), description="Folders assets may be read from, besides their catalogue's own.")
     hosts: Words = Field(
@@ -244,6 +254,7 @@ class Settings(BaseSettings):
         default=AssimilationSettings(), description="How observations are assimilated."
     )
     training: TrainingSettings = Field(default=TrainingSettings(), description="How the emulator is trained.")
+    warnings: WarningSettings = Field(default=WarningSettings(), description="Who is warned of what.")
     watch: WatchSettings = Field(default=WatchSettings(), description="How sources are followed.")
     access: AccessSettings = Field(default=AccessSettings(), description="Where assets may come from.")
     demo: DemoSettings = Field(default=DemoSettings(), description="The simulated region.")

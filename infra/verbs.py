@@ -20,16 +20,17 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from infra import indices, quicklook, regional, registry, warning
 from infra import ingest as reading
-from infra import quicklook, regional, registry
 from infra.bus import Event
 from infra.settings import Region
-from infra.spread import analysed_until, parameters_in_use, spread_after
+from infra.spread import SPREAD, analysed_until, parameters_in_use, spread_after
 from infra.store import Draft, View
 from infra.wiring import Services
 from stac import collection as collections
 from stac import emulator as emulators
 from stac import item as items
+from stac import outlook as outlooks
 from stac.catalog import Refused, Unreachable
 from stac.watch import Watcher
 from twin import climatology, forcing, grid, state
@@ -125,11 +126,8 @@ def prepare(services: Services, region: Region, arrivals: Sequence[Mapping[str, 
     draft = services.store.draft()
     draft.create(region.name, cells, region.start, services.settings.model.identity)
     draft.put(region.name, "parameters", parameters)
-    reference = regional.simulated_reference(services, region, cells, parameters) if region.simulated else None
-    if reference is not None:
-        quantiles, first_state = reference
-        draft.put(region.name, "climatology", quantiles)
-        draft.save_restart(region.name, region.start, first_state)
+    if region.simulated:
+        first_state = regional.simulated_reference(services, region, cells, parameters).write(draft, region)
         draft.put(region.name, "start", first_state)
     prepared = fact(
         REGION_PREPARED, region.name, region.name, {"cells": cells.sizes["cell"], "simulated": region.simulated}
@@ -291,7 +289,10 @@ def frontier(view: View, region: Region, granules: Iterable[reading.Granule] = (
 
 # ----------------------------------------------------------------------------------------------------------- assess
 def assess(draft: Draft, region: Region, change: Change) -> dict[str, Any] | None:
-    """Turn changed states into percentiles and drought classes; the last day's summary, None when nothing changed."""
+    """Turn changed states into percentiles, classes, their probabilities and indices; the last day's summary.
+
+    None when nothing changed.
+    """
     if change.state is None:
         return None
     first, last = change.state
@@ -299,16 +300,19 @@ def assess(draft: Draft, region: Region, change: Change) -> dict[str, Any] | Non
     if region.simulated:
         reference = draft.dataset(region.name, "climatology")
         ranks, years = climatology.percentile(theta, theta.time, reference), int(reference.attrs["reference_years"])
+        chances = _chances(draft, region, theta, reference)
     else:
-        theta, ranks, years = _own_ranks(draft, region, theta)
+        theta, ranks, chances, years = _own_ranks(draft, region, theta)
     drought = xr.Dataset(
         {
             "root_zone_soil_moisture": theta.astype("float32"),
             "soil_moisture_percentile": ranks.astype("float32"),
             "drought_class": classes.drought_class(ranks),
+            "drought_probability": chances.assign_attrs(VARIABLES["drought_probability"].attrs),
         }
     )
     draft.write(region.name, "drought", drought)
+    told = indices.follow(draft, region, pd.Timestamp(theta.time.values[0]), last, partial(drivers, draft, region))
     today = drought.isel(time=-1)
     shares = classes.area_fractions(today["drought_class"], grid.cell_area(draft.dataset(region.name, "grid").load()))
     return {
@@ -319,11 +323,29 @@ def assess(draft: Draft, region: Region, change: Change) -> dict[str, Any] | Non
         if np.isfinite(shares).all()
         else {},
         "reference_years": years,
+        "indices": told,
     }
 
 
-def _own_ranks(draft: Draft, region: Region, theta: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray, int]:
-    """Percentiles of a region that is its own reference: (the days ranked, their percentiles, reference years).
+def _chances(draft: View, region: Region, theta: xr.DataArray, reference: xr.Dataset) -> xr.DataArray:
+    """Probability of D0 to D4 or worse, (time, code, cell): from the members' spread, where there are members, and
+    from how well so many years tell a percentile."""
+    there = draft.has(region.name, "drought") and SPREAD in draft.dataset(region.name, "drought")
+    spread = (
+        draft.dataset(region.name, "drought")[SPREAD].reindex(time=theta.time).load().fillna(0.0) if there else None
+    )
+    return _drier(classes.probability_from_spread(theta, spread, theta.time.values, reference))
+
+
+def _drier(probabilities: xr.DataArray) -> xr.DataArray:
+    """Of each class D0 to D4 or a worse one."""
+    return classes.at_least(probabilities).sel(code=slice(1, None))
+
+
+def _own_ranks(
+    draft: Draft, region: Region, theta: xr.DataArray
+) -> tuple[xr.DataArray, xr.DataArray, xr.DataArray, int]:
+    """Percentiles of a region that is its own reference: (the days ranked, percentiles, chances, reference years).
 
     Days of the reference period are ranked against its other years, later days against all of it. A change inside the
     reference therefore moves every day's percentile, and all of them are ranked anew.
@@ -336,17 +358,20 @@ def _own_ranks(draft: Draft, region: Region, theta: xr.DataArray) -> tuple[xr.Da
     reference = draft.dataset(region.name, "climatology").load()
     own = theta.sel(time=slice(first, last))
     later = theta.sel(time=slice(last + DAY, None))
-    parts, years = [], int(reference.attrs["reference_years"])
     before = theta.sel(time=slice(None, first - DAY))
-    if before.sizes["time"]:
-        parts.append(climatology.percentile(before, before.time.values, reference))
-    if own.sizes["time"]:
-        ranks, years = _among_others(own)
+    parts, chances, years = [], [], int(reference.attrs["reference_years"])
+    for days in (before, own, later):
+        if days.sizes["time"] == 0:
+            continue
+        if days is own:
+            ranks, years = _among_others(own)
+            chances.append(_drier(classes.class_probabilities(ranks, reference_years=max(years, 1))))
+        else:
+            years = int(reference.attrs["reference_years"])
+            ranks = climatology.percentile(days, days.time.values, reference)
+            chances.append(_chances(draft, region, days, reference))
         parts.append(ranks)
-    if later.sizes["time"]:
-        years = int(reference.attrs["reference_years"])
-        parts.append(climatology.percentile(later, later.time.values, reference))
-    return theta, xr.concat(parts, "time"), years
+    return theta, xr.concat(parts, "time"), xr.concat(chances, "time"), years
 
 
 def _among_others(own: xr.DataArray) -> tuple[xr.DataArray, int]:
@@ -424,10 +449,31 @@ def _entry(
         summary |= {"tier": "open_loop", **_analysed(draft, region)}
         data = {**about, **summary, **keys, "latency": latency}
         facts.append(fact(DROUGHT_UPDATED, region.name, f"{region.name}-drought", data))
+        told, said = warn(draft, region, services, summary)
+        facts += said
     elif change.observations or change.forcing:
         facts.append(fact(OBSERVATIONS_INGESTED, region.name, region.name, {**about, **keys}))
     release = summary and {**summary, "model": made_with(draft, region, services)}
-    return {"consumed": consumed, "quarantined": list(batch.refused), "release": release, "events": facts}
+    warned = {} if summary is None else {"warnings": told}
+    return {"consumed": consumed, "quarantined": list(batch.refused), "release": release, "events": facts, **warned}
+
+
+def warn(
+    draft: Draft, region: Region, services: Services, summary: Mapping[str, Any]
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """(what stands after a release and what it says, for the journal; the facts of what is said).
+
+    Rules that cannot be used stop no release: what stood stands, and the entry keeps the reason.
+    """
+    sequence = last_of(draft, region, "warnings")
+    before = {} if sequence is None else draft.journal(region.name, after=sequence - 1)[0]["warnings"]["standing"]
+    days = pd.Timestamp(summary["first_day"]), pd.Timestamp(summary["valid_day"])
+    try:
+        standing, said = warning.evaluate(draft, region, services.settings, *days, before)
+    except (SettingsError, Rejected) as reason:
+        return {"standing": before, "said": [], "error": str(reason)}, []
+    facts = warning.facts(region, draft.next_seq(region.name), said, {"tier": summary["tier"]})
+    return {"standing": standing, "said": [each.data for each in said]}, facts
 
 
 def _analysed(view: View, region: Region) -> dict[str, str]:
@@ -444,11 +490,11 @@ def append(draft: Draft, region: Region, **fields: Any) -> None:
 
 
 # what an entry calls the last one before it of a kind
-_POINTERS = {"previous": "release", "analysed": "analysis", "trained": "emulator"}
+_POINTERS = {"previous": "release", "analysed": "analysis", "trained": "emulator", "warned": "warnings"}
 
 
 def last_of(view: View, region: Region, kind: str) -> int | None:
-    """The sequence of the newest entry with a `release`, an `analysis` or an `emulator`."""
+    """The sequence of the newest entry with a `release`, an `analysis`, an `emulator` or `warnings`."""
     pointer = next(name for name, of in _POINTERS.items() if of == kind)
     for entry in view.journal(region.name, after=view.next_seq(region.name) - 2):
         return entry["seq"] if entry.get(kind) else entry.get(pointer)
@@ -461,6 +507,13 @@ def _message(region: Region, batch: Batch, summary: dict[str, Any] | None) -> st
 
 
 # ------------------------------------------------------------------------------------------------- publish, announce
+KINDS = {  # what is published of a release: its collection and its item
+    "drought": (collections.drought_collection, items.drought_item),
+    "state": (collections.state_collection, items.state_item),
+    "indices": (collections.indices_collection, items.indices_item),
+}
+
+
 def publish(services: Services, region: Region) -> int:
     """Publish every release and emulator of the journal that the catalogue does not have yet; how many were new."""
     done = services.positions.get("published", region.name)
@@ -468,9 +521,14 @@ def publish(services: Services, region: Region) -> int:
     for entry in services.store.at().journal(region.name, after=done):
         if entry.get("release"):
             release = release_of(services, region, entry)
-            changed = services.catalog.upsert(collections.drought_collection(release), [items.drought_item(release)])
-            changed += services.catalog.upsert(collections.state_collection(release), [items.state_item(release)])
-            new += changed > 0
+            there = {row["group"] for row in release["variables"].values()}
+            changed = [
+                services.catalog.upsert(to(release), [of(release)]) for kind, (to, of) in KINDS.items() if kind in there
+            ]
+            new += sum(changed) > 0
+        if entry.get("outlook"):
+            told = outlook_of(services, region, entry)
+            new += services.catalog.upsert(outlooks.outlook_collection(told), [outlooks.outlook_item(told)]) > 0
         if (entry.get("emulator") or {}).get("outcome") in (registry.PROMOTED, registry.ROLLED_BACK):
             promotion = registry.promotion_of(services, region, entry)
             new += (
@@ -496,7 +554,12 @@ def release_of(services: Services, region: Region, entry: Mapping[str, Any]) -> 
     snapshot = services.store.snapshot_of(region.name, entry["seq"])
     view, pictures = services.store.at(snapshot), services.settings.home / "quicklooks"
     look = quicklook.keep(view, region.name, f"{region.name}-r{entry['seq']}", pictures)
-    written = [str(name) for group in ("drought", "state") for name in view.dataset(region.name, group).data_vars]
+    variables = {
+        str(name): {**VARIABLES[str(name)].attrs, "dims": VARIABLES[str(name)].dims, "group": group}
+        for group in KINDS
+        if view.has(region.name, group)
+        for name in view.dataset(region.name, group).data_vars
+    }
     return {
         "model": made_with(view, region, services),  # of entries that do not say it
         **entry["release"],
@@ -514,7 +577,34 @@ def release_of(services: Services, region: Region, entry: Mapping[str, Any]) -> 
         "store": _absolute(services.store.url),
         "layers": list(LAYERS),
         "sources": [{"key": r["key"], "id": r["id"], "href": _absolute(r["href"])} for r in entry["consumed"]],
-        "variables": {name: {**VARIABLES[name].attrs, "dims": VARIABLES[name].dims} for name in written},
+        "variables": variables,
+    }
+
+
+def outlook_of(services: Services, region: Region, entry: Mapping[str, Any]) -> dict[str, Any]:
+    """Everything an item says about one outlook, as plain data."""
+    snapshot = services.store.snapshot_of(region.name, entry["seq"])
+    data = services.store.at(snapshot).dataset(region.name, "outlook")
+    arrays = {str(name): array for name, array in data.data_vars.items()}
+    return {
+        **entry["outlook"],
+        "region": region.name,
+        "title": region.title,
+        "bbox": list(region.bbox),
+        "sequence": entry["seq"],
+        "simulated": region.simulated,
+        "time": entry["time"],
+        "cells": data.sizes["cell"],
+        "snapshot": snapshot,
+        "store": _absolute(services.store.url),
+        "variables": {
+            name: {"units": "1", **array.attrs, "dims": tuple(map(str, array.dims))} for name, array in arrays.items()
+        },
+        "dimensions": {
+            str(name): data[name].values.tolist() if name in data.coords else list(range(size))
+            for name, size in data.sizes.items()
+            if name != "cell"
+        },
     }
 
 
@@ -523,6 +613,11 @@ def _event(services: Services, region: Region, entry: Mapping[str, Any], body: M
     if body["type"] == DROUGHT_UPDATED:
         data["item"] = items.drought_href(services.catalog.url, region.name, entry["seq"])
         data["latency"] = {**data["latency"], "analysed": entry["time"], "announced": stamp(now())}
+    if body["type"] in warning.EVENTS.values():
+        item = items.drought_href(services.catalog.url, region.name, entry["seq"])
+        about = {"snapshot": data["snapshot"], "item": item}
+        view = services.store.at(data["snapshot"])
+        data = warning.message(view, region, services.settings, body["data"], entry["time"], about)
     source = f"/regions/{region.name}"
     return Event(body["id"], body["type"], source, body["subject"], entry["time"], data, key=region.name)
 

@@ -21,6 +21,10 @@ EMULATOR_PROMOTED = "twin.emulator.promoted.v1"
 EMULATOR_REFUSED = "twin.emulator.refused.v1"
 EMULATOR_ROLLED_BACK = "twin.emulator.rolledback.v1"
 SCENARIO_COMPLETED = "twin.scenario.completed.v1"
+OUTLOOK_ISSUED = "twin.outlook.issued.v1"
+WARNING_RAISED = "twin.warning.raised.v1"
+WARNING_UPDATED = "twin.warning.updated.v1"
+WARNING_CANCELLED = "twin.warning.cancelled.v1"
 
 TYPES = (
     REGION_PREPARED,
@@ -33,6 +37,10 @@ TYPES = (
     EMULATOR_REFUSED,
     EMULATOR_ROLLED_BACK,
     SCENARIO_COMPLETED,
+    OUTLOOK_ISSUED,
+    WARNING_RAISED,
+    WARNING_UPDATED,
+    WARNING_CANCELLED,
 )
 REPORTED = frozenset({"time", "latency", "snapshot", "item"})
 

@@ -375,9 +375,23 @@ def event(type_: str, subject: str, data: Mapping[str, Any]) -> str:
     if type_ == "twin.scenario.completed.v1":
         span = " to ".join(str(year) for year in data.get("years") or ())
         return f"Scenario finished: {data.get('label') or subject}{f', {span}' if span else ''}"
+    if type_ == "twin.outlook.issued.v1":
+        return f"Outlook from {' to '.join(_day(edge) for edge in str(data.get('season')).split(' to '))}"
+    if type_.startswith("twin.warning."):
+        return _warning(data) or f"Warning: {subject}"
     if type_ == "twin.region.prepared.v1":
         return f"Region prepared, {counted(int(data.get('cells') or 0), 'cell')}"
     return f"{type_}: {subject}"
+
+
+def _warning(data: Mapping[str, Any]) -> str:
+    """'Drought warning for Ghana, before watch', and what was measured."""
+    if not data.get("where"):
+        return ""
+    if not data.get("level"):
+        return f"Drought {data.get('previous_level')} for {data['where']} is over: {data.get('reason')}"
+    before = f", before {data['previous_level']}" if data.get("previous_level") else ""
+    return f"Drought {data['level']} for {data['where']}{before}. {data.get('text', '')}".strip()
 
 
 def _day(text: Any) -> str:

@@ -102,7 +102,9 @@ def release(sequence: int, day: str) -> dict:
         "store": "/srv/store", "model": "land 1",
         "sources": [{"key": f"p/a{sequence}@0", "id": f"a{sequence}", "href": f"/p/a{sequence}.json"}], "cells": 3,
         "class_fractions": {"D0": 0.5}, "reference_years": 30,
-        "variables": {"drought_class": {"units": "1", "long_name": "class", "dims": ["time", "cell"], "group": "drought"}},
+        "variables": {
+            "drought_class": {"units": "1", "long_name": "class", "dims": ["time", "cell"], "group": "drought"}
+        },
     }  # fmt: skip
 
 

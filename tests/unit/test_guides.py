@@ -110,3 +110,24 @@ def test_an_emulator_is_used_as_the_science_guide_says(tmp_path, monkeypatch):
     np.testing.assert_allclose(causes["contribution"].sum("group"), change, atol=1e-9)
     np.testing.assert_allclose(causes["contribution"].sel(group="rain"), change, atol=1e-9)
     assert float(change.max()) <= 1e-4
+
+
+def test_indices_are_used_as_the_science_guide_says():
+    """Thirty years of one rainy season, one of them with a third of the rain: found by all."""
+    days = pd.date_range("1971-01-01", "2000-12-31")
+    rng = np.random.default_rng(0)
+    course = np.clip(np.sin(2 * np.pi * (days.day_of_year.to_numpy() - 110) / 365.25), 0.0, None)[:, None]
+    less = np.where(days.year == 1983, 0.3, 1.0)[:, None]
+    fell = rng.gamma(0.5, 14.0, (days.size, 2)) * (rng.random((days.size, 2)) < 0.6 * course) * less / 86400.0
+    soil = pd.DataFrame(fell * 86400.0).ewm(halflife=25).mean().to_numpy()
+    about = {"units": "kg m-2 s-1"}
+    dims, coords = ("time", "cell"), {"time": days}
+    known: dict[str, Any] = {
+        "rain": xr.DataArray(fell.astype(np.float32), coords, dims, "precipitation_flux", about),
+        "theta": xr.DataArray((0.1 + 0.02 * soil).astype(np.float32), coords, dims, "theta", {"units": "m3 m-3"}),
+        "available": xr.DataArray((soil / 6.0).clip(0.0, 1.0).astype(np.float32), coords, dims, "availability"),
+    }
+    exec(code_of("## Indices"), known)
+    assert float(known["index"].sel(time="1983-09-01").max()) < -2.0
+    assert set(known["droughts"]["onset"].dt.year.values.tolist()) & {1983}
+    assert known["each"].sizes["method"] == 3 and known["dry"]["longest_dry_spell"].sizes["year"] == 30

@@ -58,6 +58,18 @@ def test_the_state_is_brought_up_to_the_last_day_of_forcing(home):
     assert drought["drought_class"].values.max() == 2, "two other years cannot show more than D1"
 
 
+def test_indices_say_why_there_is_no_standardised_rain(home):
+    """Three years are no reference of rain; seasons and dry spells need none."""
+    view = build(Settings(home=home)).store.at()
+    entry = next(entry for entry in view.journal("conus") if entry.get("release"))
+    assert entry["release"]["indices"] == {"spi": "30 reference years are needed"}
+    found = view.dataset("conus", "indices")
+    assert not {"spi_30d", "cdi"} & set(found.data_vars)
+    assert (found["wet_season_status"].isel(time=-1).values >= 0).all()
+    rain = view.dataset("conus", "forcing")["precipitation_flux"].mean("time").values
+    assert np.corrcoef(rain, found["precipitation_to_date"].isel(time=-1).values)[0, 1] > 0.999
+
+
 def test_the_open_loop_follows_what_smap_saw(home):
     """Correlation with retrievals the model has not used; a prototype of a 3 h model reached 0.70, 0.6 is asked."""
     view = build(Settings(home=home)).store.at()

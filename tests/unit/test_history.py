@@ -10,9 +10,11 @@ import pytest
 import xarray as xr
 
 from flows import history
+from flows.history.figures import METHOD_WORDS, table_of
+from flows.history.page import words
 from twin.errors import AssetError, TimeError, UnitsError, VariableError
-from twin.forcing import saturation_vapour_pressure, specific_humidity, vapour_pressure, wind_at_2m
 from twin.indices.season import STATUS
+from twin.station import Study, study
 
 
 def station(**changes: xr.DataArray | None) -> xr.Dataset:
@@ -47,32 +49,16 @@ def test_short_names_become_the_tables_variables(tmp_path):
     assert found["precipitation_flux"].values[:, 0] * 86400.0 == pytest.approx(rain)
 
 
-def test_what_is_missing_is_estimated_as_fao_56_does(tmp_path):
-    """Dew point at the lowest temperature, 2 m/s at 2 m, the standard atmosphere; and it is said."""
-    weather, told = history.complete(history.read(written(tmp_path, station())), 200.0)
-    low = history.read(tmp_path / "station.nc")["lowest"].values[:, 0]
-    vapour = vapour_pressure(weather["specific_humidity"], weather["surface_air_pressure"]).values[:, 0]
-    assert vapour == pytest.approx(saturation_vapour_pressure(low))
-    assert wind_at_2m(weather["wind_speed"]).values == pytest.approx(2.0)
-    assert weather["surface_air_pressure"].values[0, 0] == pytest.approx(98_960.0, abs=50.0)  # FAO-56, table 2.1
-    thermal, sun = (weather[f"surface_downwelling_{name}_flux_in_air"].values for name in ("longwave", "shortwave"))
-    air = weather["air_temperature"].values
-    assert (thermal < 5.67e-8 * air**4).all() and (thermal > 0.6 * 5.67e-8 * air**4).all()
-    assert 150.0 < sun.mean() < 280.0 and len(told) == 5
-
-
-def test_what_the_file_has_is_not_estimated(tmp_path):
+def test_humidity_and_pressure_in_other_units_are_converted(tmp_path):
     days = station()["time"].size
     given = {
         "hurs": ("time", np.full(days, 60.0), {"units": "%"}),
         "sfcWind": ("time", np.full(days, 3.0), {"units": "m s-1"}),
         "ps": ("time", np.full(days, 990.0), {"units": "hPa"}),
     }
-    weather, told = history.complete(history.read(written(tmp_path, station().assign(given))), 0.0)
-    air = weather["air_temperature"].values
-    expected = specific_humidity(0.6 * saturation_vapour_pressure(air), 99_000.0)
-    assert weather["specific_humidity"].values == pytest.approx(expected)
-    assert (weather["wind_speed"] == 3.0).all() and len(told) == 2
+    found = history.read(written(tmp_path, station().assign(given)))
+    for name, value in (("relative_humidity", 0.6), ("wind_speed", 3.0), ("surface_air_pressure", 99_000.0)):
+        assert found[name].values == pytest.approx(value)
 
 
 def test_bad_files_are_refused(tmp_path):
@@ -80,14 +66,14 @@ def test_bad_files_are_refused(tmp_path):
     with pytest.raises(AssetError, match="station file: expected NetCDF"):
         history.read(tmp_path / "text.nc")
     ds = station()
-    for changed, kind, words in (
+    for changed, kind, said in (
         (ds.drop_vars("pr"), VariableError, "'precipitation_flux' of a station: expected pr"),
         (ds.drop_vars("tasmin"), VariableError, "'air_temperature' of a station"),
         (ds.assign(tasmin=ds["tasmin"].assign_attrs(units="F")), UnitsError, "expected K or degC, found 'F'"),
         (ds.isel(time=[0, 1, 5]), TimeError, "consecutive days"),
         (ds.assign_attrs(latitude=None).drop_attrs(deep=False), VariableError, "latitude of a station"),
     ):
-        with pytest.raises(kind, match=words):
+        with pytest.raises(kind, match=said):
             history.read(written(tmp_path, changed))
 
 
@@ -104,34 +90,37 @@ def test_a_page_of_a_made_up_station(tmp_path):
     assert " nan" not in page.lower() and max(map(len, page.splitlines())) <= 200
 
 
+@pytest.fixture(scope="module")
+def tamale(real_data) -> Study:
+    return study(history.read(real_data / "africa" / "tamale_daily_1970-2000.nc"), 168.0)
+
+
 @pytest.mark.real_data
-def test_the_droughts_of_tamale_are_found(real_data):
+def test_the_droughts_of_tamale_are_found(tamale):
     """1983 and 1986: the two driest years by rain, the two worst droughts of the soil, and by the index of rain."""
-    found = history.study(history.read(real_data / "africa" / "tamale_daily_1970-2000.nc"), 168.0)
-    assert found.rain.sort_values().index[:2].tolist() == [1986, 1983] and found.rain.mean() == pytest.approx(
+    assert tamale.rain.sort_values().index[:2].tolist() == [1986, 1983] and tamale.rain.mean() == pytest.approx(
         995, abs=2
     )
-    worst = found.events.head(2)
+    worst = tamale.events.head(2)
     assert worst["onset"].dt.year.tolist() == [1986, 1983] and (worst["duration"] > 200).all()
     assert (worst["peak"] < 2.0).all()  # D4
-    lowest = found.months[12].groupby(found.months.index.year).min()
+    lowest = tamale.months[12].groupby(tamale.months.index.year).min()
     assert lowest[1986] < -2.5 and lowest[1983] < -1.5 and set(lowest.nsmallest(4).index) <= {1983, 1984, 1986, 1987}
-    regime = found.regime
+    regime = tamale.regime
     assert (
         regime["rainy_seasons"].item() == 1 and 90 < regime["start"].item() < 120 and 270 < regime["end"].item() < 300
     )
-    table = history.table_of(found.seasons).set_index(["method", "year"])
-    anomaly, _, soil = history.METHOD_WORDS
+    table = table_of(tamale.seasons).set_index(["method", "year"])
+    anomaly, _, soil = METHOD_WORDS
     usual = table.loc[anomaly, "onset"].median()
     assert table.loc[(anomaly, 1986), "onset"] > usual + 60
     assert table.loc[(soil, 1986), "season_status"] == STATUS["none"] and table.loc[(soil, 1983), "length"] < 30
-    assert found.spells["soil"].idxmax() == 1986 and found.spells["rain"].idxmax() != 1986
-    page = history.words(found, "Tamale, Ghana", "tamale")
+    assert tamale.spells["soil"].idxmax() == 1986 and tamale.spells["rain"].idxmax() != 1986
+    page = words(tamale, "Tamale, Ghana", "tamale")
     assert "1986 was the driest of 31 years" in page and "No trend can be told from chance" in page
 
 
 @pytest.mark.real_data
-def test_the_published_page_is_what_the_command_writes(real_data):
-    found = history.study(history.read(real_data / "africa" / "tamale_daily_1970-2000.nc"), 168.0)
-    published = Path(history.__file__).parent.parent / "docs" / "tamale.md"
-    assert published.read_text(encoding="utf-8") == history.words(found, "Tamale, Ghana", "tamale")
+def test_the_published_page_is_what_the_command_writes(tamale):
+    published = Path(history.__file__).parents[2] / "docs" / "tamale.md"
+    assert published.read_text(encoding="utf-8") == words(tamale, "Tamale, Ghana", "tamale")

@@ -330,10 +330,10 @@ def assess(draft: Draft, region: Region, change: Change) -> dict[str, Any] | Non
 def _chances(draft: View, region: Region, theta: xr.DataArray, reference: xr.Dataset) -> xr.DataArray:
     """Probability of D0 to D4 or worse, (time, code, cell): from the members' spread, where there are members, and
     from how well so many years tell a percentile."""
-    there = draft.has(region.name, "drought") and SPREAD in draft.dataset(region.name, "drought")
-    spread = (
-        draft.dataset(region.name, "drought")[SPREAD].reindex(time=theta.time).load().fillna(0.0) if there else None
-    )
+    spread = None
+    if draft.has(region.name, "drought") and SPREAD in draft.dataset(region.name, "drought"):
+        kept = draft.dataset(region.name, "drought")[SPREAD].sel(time=slice(*theta["time"].values[[0, -1]])).load()
+        spread = kept.reindex(time=theta["time"]).fillna(0.0)
     return _drier(classes.probability_from_spread(theta, spread, theta.time.values, reference))
 
 

@@ -309,7 +309,12 @@ def _years(text: str) -> tuple[int, int] | None:
 
 
 @app.command()
-def areas(region_name: RegionName = "demo", day: Day = "", as_json: OutputJson = False) -> None:
+def areas(
+    region_name: RegionName = "demo",
+    day: Day = "",
+    features: Annotated[Path | None, typer.Option(help="GeoJSON of other areas than countries.")] = None,
+    as_json: OutputJson = False,
+) -> None:
     """Drought by country: share of the area in each class, DSCI, and how probable drought is there."""
     from infra import areas as places
     from infra.settings import Settings, region
@@ -317,7 +322,7 @@ def areas(region_name: RegionName = "demo", day: Day = "", as_json: OutputJson =
 
     with exit_codes():
         place = region(region_name)
-        rows = places.statistics(build(Settings()).store.at(), place, day or None)
+        rows = places.statistics(build(Settings()).store.at(), place, day or None, features)
         show(rows, ["area", "drought", "dsci", "probability", "D1", "D2", "D3", "D4"], as_json, "no area yet")
 
 

@@ -2,7 +2,7 @@
 
     names(region, cells)              countries that the region's cells lie in
     weights(region, cells, place)     (cells, their weights, which add up to 1) of a place
-    statistics(view, region, day)     classes, DSCI and chances of every country, one row each
+    statistics(view, region, day)     classes, DSCI and chances of every country, or of polygons, one row each
     outline(region, cells, place)     polygons and codes of a place, for messages
 
 Places are those of `twin.warning`: {"region": true}, {"name": …}, {"cell": [lat, lon]}, {"bbox": …} or {"polygon": …}.
@@ -11,10 +11,12 @@ Borders are Natural Earth's at 1:110m: they are drawn for orientation and take n
 
 from __future__ import annotations
 
+import json
 import re
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -122,8 +124,13 @@ def outline(region: Region, cells: xr.Dataset, place: Mapping[str, Any]) -> Outl
     return Outline(turned, {"ISO 3166-1 numeric": str(iso)} if iso else {})
 
 
-def statistics(view: View, region: Region, day: str | None = None) -> list[dict[str, Any]]:
-    """Of each country on a day, by default the newest: classes in % of its area, DSCI, and the chance of drought."""
+def statistics(
+    view: View, region: Region, day: str | None = None, features: Path | None = None
+) -> list[dict[str, Any]]:
+    """Of each area on a day, by default the newest: classes in % of it, DSCI, and the chance of drought.
+
+    features   GeoJSON of polygons, named by their `name`; by default the countries of the region
+    """
     last = view.last_day(region.name, "drought") if view.has(region.name, "drought") else None
     if last is None:
         return []
@@ -132,7 +139,7 @@ def statistics(view: View, region: Region, day: str | None = None) -> list[dict[
         raise SettingsError("day", expected=f"{view.origin(region.name).date()} to {last.date()}", found=day)
     cells = view.dataset(region.name, "grid").load()
     today = view.dataset(region.name, "drought").sel(time=at).load()
-    units = countries(region, cells)
+    units = countries(region, cells) if features is None else areas.admin_units(cells, _read(features))
     found = areas.area_statistics(today["drought_class"], units, least=LEAST)
     chance = today["drought_probability"].isel(code=1)
     chances = areas.area_statistics(chance.drop_vars("code", errors="ignore"), units, least=LEAST)["mean"]
@@ -145,6 +152,13 @@ def statistics(view: View, region: Region, day: str | None = None) -> list[dict[
         numbers = {key: None if np.isnan(value) else round(value, 1) for key, value in {**told, **shares}.items()}
         rows.append({"area": str(name), "day": str(at.date()), **numbers, "known": round(float(one["known"]), 3)})
     return rows
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as err:
+        raise SettingsError("areas", expected="a GeoJSON file", found=str(err), where=str(path)) from err
 
 
 def means(view: View, region: Region, fields: Mapping[str, xr.DataArray]) -> list[dict[str, Any]]:

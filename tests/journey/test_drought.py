@@ -165,6 +165,24 @@ def test_areas_add_up_to_the_region(view):
         areas.statistics(view, region("demo"), "1999-01-01")
 
 
+def test_areas_of_ones_own_and_files_that_are_none(view, tmp_path):
+    """Two halves of a box have the means of the box between them."""
+
+    def box(name: str, west: float, east: float) -> dict:
+        ring = [[west, 0.0], [east, 0.0], [east, 16.0], [west, 16.0], [west, 0.0]]
+        return {"type": "Feature", "properties": {"name": name}, "geometry": {"type": "Polygon", "coordinates": [ring]}}
+
+    file = tmp_path / "areas.json"
+    boxes = [box("west", -8.0, 8.0), box("east", 8.0, 24.0), box("all", -8.0, 24.0)]
+    file.write_text(json.dumps({"type": "FeatureCollection", "features": boxes}))
+    rows = {row["area"]: row for row in areas.statistics(view, region("demo"), features=file)}
+    assert set(rows) == {"west", "east", "all"}
+    assert min(rows[k]["dsci"] for k in ("west", "east")) <= rows["all"]["dsci"] <= max(rows[k]["dsci"] for k in rows)
+    file.write_text("no json")
+    with pytest.raises(SettingsError, match="a GeoJSON file"):
+        areas.statistics(view, region("demo"), features=file)
+
+
 def test_a_place_is_found_or_refused(view):
     place, cells = region("demo"), view.dataset("demo", "grid").load()
     at, weight = areas.weights(place, cells, {"cell": [float(cells["lat"][7]), float(cells["lon"][7])]})

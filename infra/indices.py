@@ -124,7 +124,7 @@ def follow(
         marks = {day: each.assign(ends.isel(time=row, drop=True)) for row, (day, each) in enumerate(marks.items())}
     for day, counts in marks.items():
         draft.save_restart(region.name, day, counts, of=COUNTS)
-    return {"spi": fits or f"{LEAST} reference years are needed"}
+    return {"spi": fits, **({} if fits else {"note": f"no SPI: {LEAST} reference years are needed"})}
 
 
 def begin(rain: xr.DataArray, theta: xr.DataArray, parameters: xr.Dataset, when: xr.Dataset) -> xr.Dataset:

@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 import pystac
 
-from stac.item import DATACUBE, VERSION, ZARR, Release, cube_variables, dimensions, item_id, rows_of, store_asset
+from stac.item import (
+    DATACUBE,
+    VERSION,
+    ZARR,
+    Release,
+    cube_variables,
+    dimensions,
+    item_id,
+    moment,
+    rows_of,
+    store_asset,
+)
 
 LICENCE = "other"
 _ABOUT = {
@@ -60,3 +73,26 @@ def _collection(release: Release, kind: str) -> pystac.Collection:
     newest = f"collections/{region}-{kind}/items/{item_id(region, kind, release['sequence'])}"
     collection.add_link(pystac.Link("latest-version", newest, "application/geo+json", "The newest release"))
     return collection
+
+
+def open_collection(
+    told: Mapping[str, Any], kind: str, name: str, about: str, keywords: Sequence[str]
+) -> pystac.Collection:
+    """Where items of a kind are published that are not of one time axis; it says nothing of any one item.
+
+    told   has region, title, bbox and simulated
+    """
+    label = "Simulated data for demonstration. " if told["simulated"] else ""
+    always = [moment("1900-01-01"), moment("2101-01-01")]
+    return pystac.Collection(
+        id=f"{told['region']}-{kind}",
+        title=f"{told['title']}: {name}",
+        description=f"{label}{about} Region: {told['title']}.",
+        extent=pystac.Extent(
+            pystac.SpatialExtent([[float(edge) for edge in told["bbox"]]]), pystac.TemporalExtent([always])
+        ),
+        license=LICENCE,
+        keywords=[*keywords, "drought", *(["simulated"] if told["simulated"] else [])],
+        stac_extensions=[],
+        extra_fields={"twin:region": told["region"], "twin:simulated": told["simulated"]},
+    )

@@ -19,7 +19,7 @@ Extensions: datacube 2.2, processing 1.2, version 1.2, zarr 1.1, file 2.1; our o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import accumulate
 from typing import Any
@@ -163,25 +163,41 @@ def _lineage(release: Release, count: int) -> str:
 
 def store_asset(release: Release, kind: str, *, pinned: bool = True) -> pystac.Asset:
     """The store that holds the arrays: `version` is the snapshot to open, `twin:groups` where in it."""
-    extra = {
-        "zarr:node_type": "group",
-        "zarr:zarr_format": 3,
-        "zarr:consolidated": False,
-        "twin:groups": [f"{release['region']}/{kind}", f"{release['region']}/{kind}/recent"],
-        "twin:grid_group": f"{release['region']}/grid",
-    }
+    groups = [kind, f"{kind}/recent"]
     if pinned:
-        extra["version"] = release["snapshot"]
-        title, roles = f"{kind.capitalize()} arrays at this release", ["data"]
         how = (
             "Icechunk repository: open a read-only session at the snapshot named by `version`, read the Zarr groups of "
             "`twin:groups` with xarray.open_zarr(session.store, group=..., consolidated=False), and join them in time: "
             "the first holds full blocks of days, the second the days that are still filling one."
         )
-    else:
-        title, roles = f"{kind.capitalize()} arrays, newest", ["data", "latest-version"]
-        how = "Icechunk repository: the branch `main` holds the newest release in the Zarr groups of `twin:groups`."
-    return pystac.Asset(release["store"], title, how, ICECHUNK, roles, extra)
+        return repository(release, groups, f"{kind.capitalize()} arrays at this release", how)
+    how = "Icechunk repository: the branch `main` holds the newest release in the Zarr groups of `twin:groups`."
+    roles = ("data", "latest-version")
+    return repository(release, groups, f"{kind.capitalize()} arrays, newest", how, roles=roles, pinned=False)
+
+
+def repository(
+    told: Mapping[str, Any],
+    groups: Sequence[str],
+    title: str,
+    how: str,
+    *,
+    roles: Sequence[str] = ("data",),
+    pinned: bool = True,
+) -> pystac.Asset:
+    """An Icechunk repository as an asset: its groups of a region, and the snapshot unless it is not `pinned`.
+
+    told   has region, store (href) and snapshot
+    """
+    extra = {
+        "zarr:node_type": "group",
+        "zarr:zarr_format": 3,
+        "zarr:consolidated": False,
+        "twin:groups": [f"{told['region']}/{group}" for group in groups],
+        "twin:grid_group": f"{told['region']}/grid",
+        **({"version": told["snapshot"]} if pinned else {}),
+    }
+    return pystac.Asset(told["store"], title, how, ICECHUNK, list(roles), extra)
 
 
 def rows_of(release: Release, kind: str) -> dict[str, Mapping[str, Any]]:

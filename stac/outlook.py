@@ -16,8 +16,8 @@ from typing import Any
 
 import pystac
 
-from stac.collection import LICENCE
-from stac.item import DATACUBE, ICECHUNK, PROCESSING, ZARR, cube_variables, dimensions, moment, outline
+from stac.collection import open_collection
+from stac.item import DATACUBE, PROCESSING, ZARR, cube_variables, dimensions, moment, outline, repository
 
 _KIND = "outlook"
 _TOLD = ("issued", "lead_time", "metric", "weights", "effective_years", "areas", "cells", "simulated")
@@ -60,22 +60,9 @@ def outlook_item(told: Summary) -> pystac.Item:
 
 
 def outlook_collection(told: Summary) -> pystac.Collection:
-    """Where the region's outlooks are published; it says nothing of any one of them."""
-    label = "Simulated data for demonstration. " if told["simulated"] else ""
-    bbox = [[float(edge) for edge in told["bbox"]]]
-    return pystac.Collection(
-        id=f"{told['region']}-{_KIND}",
-        title=f"{told['title']}: outlooks",
-        description=f"{label}How a season may end: what is known of it, continued under the weather of each past year, "
-        f"one item per outlook. Region: {told['title']}.",
-        extent=pystac.Extent(
-            pystac.SpatialExtent(bbox), pystac.TemporalExtent([[moment("1900-01-01"), moment("2101-01-01")]])
-        ),
-        license=LICENCE,
-        keywords=["seasonal outlook", "drought", *(["simulated"] if told["simulated"] else [])],
-        stac_extensions=[],
-        extra_fields={"twin:region": told["region"], "twin:simulated": told["simulated"]},
-    )
+    """Where the region's outlooks are published."""
+    about = "How a season may end: what is known of it, continued as each past year went on, one item per outlook."
+    return open_collection(told, _KIND, "outlooks", about, ["seasonal outlook"])
 
 
 def _lineage(told: Summary) -> str:
@@ -98,16 +85,8 @@ def _dimensions(told: Summary, first: str, last: str) -> dict[str, Any]:
 
 
 def _asset(told: Summary) -> pystac.Asset:
-    extra = {
-        "zarr:node_type": "group",
-        "zarr:zarr_format": 3,
-        "zarr:consolidated": False,
-        "version": told["snapshot"],
-        "twin:groups": [f"{told['region']}/outlook"],
-        "twin:grid_group": f"{told['region']}/grid",
-    }
     how = (
         "Icechunk repository: open a read-only session at the snapshot named by `version`, and read the Zarr group of "
         "`twin:groups` with xarray.open_zarr(session.store, group=..., consolidated=False)."
     )
-    return pystac.Asset(told["store"], "Probabilities by cell", how, ICECHUNK, ["data"], extra)
+    return repository(told, ["outlook"], "Probabilities by cell", how)

@@ -15,8 +15,8 @@ from typing import Any
 
 import pystac
 
-from stac.collection import LICENCE
-from stac.item import DATACUBE, ICECHUNK, PROCESSING, ZARR, cube_variables, dimensions, moment, outline
+from stac.collection import open_collection
+from stac.item import DATACUBE, PROCESSING, ZARR, cube_variables, dimensions, moment, outline, repository
 
 _KIND = "scenarios"
 _TOLD = ("family", "scenario", "delta", "reference", "decades", "spot_check", "notes", "simulated", "cells", "label")
@@ -63,23 +63,12 @@ def scenario_item(run: Summary) -> pystac.Item:
 
 
 def scenario_collection(run: Summary) -> pystac.Collection:
-    """Where the region's scenario runs are published; it says nothing of any one run."""
-    label = "Simulated data for demonstration. " if run["simulated"] else ""
-    bbox = [[float(edge) for edge in run["bbox"]]]
-    return pystac.Collection(
-        id=f"{run['region']}-{_KIND}",
-        title=f"{run['title']}: scenarios",
-        description=f"{label}Daily soil moisture under other climates and what it means for drought, one item per run. "
-        "Runs on RCPs are of CMIP5 (ISIMIP2b), those on SSPs of CMIP6 (ISIMIP3b): `twin:family` says which. "
-        f"Region: {run['title']}.",
-        extent=pystac.Extent(
-            pystac.SpatialExtent(bbox), pystac.TemporalExtent([[moment("1900-01-01"), moment("2101-01-01")]])
-        ),
-        license=LICENCE,
-        keywords=["climate scenario", "soil moisture", "drought", *(["simulated"] if run["simulated"] else [])],
-        stac_extensions=[],
-        extra_fields={"twin:region": run["region"], "twin:simulated": run["simulated"]},
+    """Where the region's scenario runs are published."""
+    about = (
+        "Daily soil moisture under other climates and what it means for drought, one item per run. "
+        "Runs on RCPs are of CMIP5 (ISIMIP2b), those on SSPs of CMIP6 (ISIMIP3b): `twin:family` says which."
     )
+    return open_collection(run, _KIND, "scenarios", about, ["climate scenario", "soil moisture"])
 
 
 def item_id(run: Summary) -> str:
@@ -113,18 +102,9 @@ def _dimensions(run: Summary) -> dict[str, Any]:
 
 
 def _asset(run: Summary) -> pystac.Asset:
-    groups = [f"{run['region']}/soil", f"{run['region']}/soil/recent", f"{run['region']}/yearly"]
-    extra = {
-        "zarr:node_type": "group",
-        "zarr:zarr_format": 3,
-        "zarr:consolidated": False,
-        "version": run["snapshot"],
-        "twin:groups": groups,
-        "twin:grid_group": f"{run['region']}/grid",
-    }
     how = (
         "Icechunk repository: open a read-only session at the snapshot named by `version`, read the Zarr groups of "
         "`twin:groups` with xarray.open_zarr(session.store, group=..., consolidated=False); join `soil` and its "
         "`recent` in time, `yearly` has the figures of each year."
     )
-    return pystac.Asset(run["store"], "Arrays of this run", how, ICECHUNK, ["data"], extra)
+    return repository(run, ["soil", "soil/recent", "yearly"], "Arrays of this run", how)

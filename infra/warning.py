@@ -243,11 +243,11 @@ def table(found: Mapping[str, Contingency]) -> list[dict[str, Any]]:
     ]
 
 
-def firing_log(view: View, region: str) -> list[dict[str, Any]]:
-    """All that was said, oldest first: each transition with the time and the sequence of its release."""
+def firing_log(view: View, region: str, after: int = -1) -> list[dict[str, Any]]:
+    """What was said after an entry, oldest first: each transition with the time and the sequence of its release."""
     return [
         {**said, "sequence": entry["seq"], "time": entry["time"]}
-        for entry in view.journal(region)
+        for entry in view.journal(region, after=after)
         for said in (entry.get("warnings") or {}).get("said", ())
     ]
 
@@ -304,7 +304,7 @@ def message(
     """
     said = Transition(**{each.name: body[each.name] for each in fields(Transition)})
     moment = datetime.fromisoformat(sent)
-    before = next((e for e in firing_log(view, region.name) if e["identifier"] == said.supersedes), None)
+    before = _before(view, region.name, said.supersedes) if said.supersedes else None
     sender = settings.warnings.sender
     issue = cap.Issue(
         sender=sender,
@@ -321,3 +321,13 @@ def message(
     path = settings.home / "warnings" / region.name / f"{said.identifier}.xml"
     write(path, cap.document(said, issue, cap.Area(said.where, place.polygons, place.codes)))
     return {**body, **cap.cloudevent_data(said, issue), "cap": path.as_uri()}
+
+
+def _before(view: View, region: str, identifier: str) -> dict[str, Any] | None:
+    """The message of that identifier; looked for in the newest entries first, for it is seldom old."""
+    count = view.next_seq(region)
+    for reach in (100, 1000, count):
+        for each in firing_log(view, region, after=max(count - reach, 0) - 1):
+            if each["identifier"] == identifier:
+                return each
+    return None

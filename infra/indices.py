@@ -24,6 +24,7 @@ from infra.settings import Region
 from infra.spread import parameters_in_use
 from infra.store import Draft, View
 from twin import climatology, state
+from twin.errors import TimeError
 from twin.indices import combined, running, standardised
 from twin.indices.spells import availability
 from twin.indices.years import calendar
@@ -32,7 +33,6 @@ from twin.inputs import THETA
 DAY = pd.Timedelta(days=1)
 WINDOWS = {"spi_30d": 30, "spi_90d": 90, "spi_180d": 180}  # days
 LONGEST = max(WINDOWS.values())
-LEAST = 30  # reference years of a standardised index (WMO-No. 1090)
 YEAR = 365
 UNKNOWN = np.iinfo(np.int32).min
 GROUP, COUNTS, CALENDAR, BEFORE = "indices", "counts", "calendar", "rain_before"
@@ -71,19 +71,23 @@ class Windows:
         _, weight = climatology.pentad_of(times.values)
         for row in np.flatnonzero(weight == 0.0).tolist():
             at = known + row
-            if self.years[0] <= times[row].year <= self.years[1] and at >= LONGEST:
+            if self.years[0] <= times[row].year <= self.years[1]:
                 self.ends.append(times[row])
                 for name, days in WINDOWS.items():
-                    amount = (self._sums[at] - self._sums[at - days]) * running.RESOLUTION
-                    self.amounts[name].append(amount.astype(np.float32))
+                    before = self._sums[at - days] if at >= days else np.nan  # the record begins within the window
+                    self.amounts[name].append(((self._sums[at] - before) * running.RESOLUTION).astype(np.float32))
         self._sums = self._sums[-LONGEST - 1 :]
 
     def groups(self) -> Iterator[tuple[str, xr.Dataset]]:
-        """What is kept of it: the fits, and the sums on the days before the region's first."""
-        for name in WINDOWS if self.years[1] - self.years[0] + 1 >= LEAST else ():
+        """What is kept of it: fits, if there are years enough, and the sums on the days before the region's first."""
+        for name, days in WINDOWS.items():
             given = np.stack(self.amounts[name])
             amounts = xr.DataArray(given, {"time": self.ends}, ("time", "cell"), "precipitation_flux")
-            yield fitted(name), standardised.calibrate(amounts, f"{WINDOWS[name]}D", accumulated=True).astype("float32")
+            try:
+                fit = standardised.calibrate(amounts, f"{days}D", accumulated=True)
+            except TimeError:  # too few years
+                continue
+            yield fitted(name), fit.astype("float32")
         assert self._sums is not None
         sums = (self._sums - self._sums[-1]).astype(np.int32)
         yield BEFORE, xr.Dataset({RAIN: (("before", "cell"), sums)}, {"before": np.arange(1 - len(sums), 1)})
@@ -124,7 +128,7 @@ def follow(
         marks = {day: each.assign(ends.isel(time=row, drop=True)) for row, (day, each) in enumerate(marks.items())}
     for day, counts in marks.items():
         draft.save_restart(region.name, day, counts, of=COUNTS)
-    return {"spi": fits, **({} if fits else {"note": f"no SPI: {LEAST} reference years are needed"})}
+    return {"spi": fits, **({} if fits else {"note": f"no SPI: {standardised.LEAST} reference years are needed"})}
 
 
 def begin(rain: xr.DataArray, theta: xr.DataArray, parameters: xr.Dataset, when: xr.Dataset) -> xr.Dataset:
@@ -179,10 +183,11 @@ def _own_reference(
     if theta.sizes["time"] < YEAR:
         return first
     draft.put(region.name, CALENDAR, calendar(theta))
-    if last >= end and end.year - begin.year + 1 >= LEAST:
+    if last >= end and end.year - begin.year + 1 >= standardised.LEAST:
         rain = Windows((begin.year, end.year))
-        for day in pd.date_range(origin, end, freq="MS"):
-            rain.add(drivers(max(day, origin), min(day + pd.offsets.MonthEnd(0), end))["precipitation_flux"])
+        for month in pd.period_range(origin, end, freq="M"):
+            days = max(month.start_time, origin), min(month.end_time.normalize(), end)
+            rain.add(drivers(*days)["precipitation_flux"])
         for name, fit in rain.groups():
             if name != BEFORE:  # the sums begin with the region
                 draft.put(region.name, name, fit)

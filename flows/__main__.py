@@ -339,7 +339,7 @@ def warnings(
     as_json: OutputJson = False,
 ) -> None:
     """Warnings that stand, by the rules of TWIN_WARNINGS__RULES; what was said before, and how good it was."""
-    from infra import warning
+    from infra import verbs, warning
     from infra.settings import Settings, region
     from infra.wiring import build
 
@@ -350,9 +350,13 @@ def warnings(
             settings = settings.model_copy(update={"warnings": asked})
         store = build(settings).store
         view = store.at()
-        standing, said = warning.replay(store, place, settings) if replay else warning.told(view, place)
-        if not replay and (problem := warning.problem(view, place)):
-            typer.secho(f"twin: the rules could not be used: {problem}", err=True, fg="yellow")
+        if replay:
+            standing, said = warning.replay(store, place, settings)
+        else:
+            newest, said = verbs.warned(view, place), warning.firing_log(view, place.name)
+            standing = newest["standing"]
+            if "error" in newest:
+                typer.secho(f"twin: the rules could not be used: {newest['error']}", err=True, fg="yellow")
         if verify:
             rows = warning.table(warning.verified(view, place, settings, said))
             show(rows, ["rule", "hits", "misses", "false_alarms", "hit_rate", "lead_days"], as_json, "nothing to judge")

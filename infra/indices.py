@@ -23,12 +23,11 @@ from scipy.special import ndtri
 from infra.settings import Region
 from infra.spread import parameters_in_use
 from infra.store import Draft, View
-from twin import climatology, state
+from twin import climatology
 from twin.errors import TimeError
 from twin.indices import combined, running, standardised
 from twin.indices.spells import availability
 from twin.indices.years import calendar
-from twin.inputs import THETA
 
 DAY = pd.Timedelta(days=1)
 WINDOWS = {"spi_30d": 30, "spi_90d": 90, "spi_180d": 180}  # days
@@ -36,7 +35,7 @@ LONGEST = max(WINDOWS.values())
 YEAR = 365
 UNKNOWN = np.iinfo(np.int32).min
 GROUP, COUNTS, CALENDAR, BEFORE = "indices", "counts", "calendar", "rain_before"
-RAIN = "precipitation_to_date"
+RAIN, ROOT = "precipitation_to_date", "root_zone_soil_moisture"
 EXTREME = 3.0  # standard deviations that a percentile of few years is held within
 
 Drivers = Callable[[pd.Timestamp, pd.Timestamp], xr.Dataset]
@@ -99,7 +98,8 @@ def follow(
 ) -> dict[str, Any] | None:
     """Write the indices of the days first..last, whose weather, soil or percentiles changed; what a release says of it.
 
-    None before there is a year of soil moisture, from which the calendar of local years is made.
+    Soil moisture and percentiles are read from the group `drought`, where they are by then. None before there is a year
+    of soil moisture, from which the calendar of local years is made.
     """
     if not region.simulated:
         first = _own_reference(draft, region, first, last, drivers)
@@ -218,4 +218,5 @@ def _to_date(view: View, region: Region, days: pd.DatetimeIndex) -> np.ndarray:
 
 
 def _root_zone(view: View, region: str, first: pd.Timestamp, last: pd.Timestamp) -> xr.DataArray:
-    return state.root_zone(view.dataset(region, "state")[THETA].sel(time=slice(first, last)).load())
+    """Soil moisture of the root zone, as it was assessed."""
+    return view.dataset(region, "drought")[ROOT].sel(time=slice(first, last)).load()

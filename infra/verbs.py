@@ -434,6 +434,7 @@ def _entry(
 ) -> dict[str, Any]:
     """The journal entry of one update: what it consumed, what it set aside, and the facts to announce."""
     consumed = [_record(granule) for granule in batch.granules]
+    warnings: dict[str, Any] = {}
     sequence = draft.next_seq(region.name)
     about = {"region": region.name, "sequence": sequence, "simulated": region.simulated}
     keys = {"consumed": [r["key"] for r in consumed], "quarantined": [r["key"] for r in batch.refused]}
@@ -449,13 +450,12 @@ def _entry(
         summary |= {"tier": "open_loop", **_analysed(draft, region)}
         data = {**about, **summary, **keys, "latency": latency}
         facts.append(fact(DROUGHT_UPDATED, region.name, f"{region.name}-drought", data))
-        told, said = warn(draft, region, services, summary)
+        warnings["warnings"], said = warn(draft, region, services, summary)
         facts += said
     elif change.observations or change.forcing:
         facts.append(fact(OBSERVATIONS_INGESTED, region.name, region.name, {**about, **keys}))
     release = summary and {**summary, "model": made_with(draft, region, services)}
-    warned = {} if summary is None else {"warnings": told}
-    return {"consumed": consumed, "quarantined": list(batch.refused), "release": release, "events": facts, **warned}
+    return {"consumed": consumed, "quarantined": list(batch.refused), "release": release, "events": facts, **warnings}
 
 
 def warn(
@@ -465,8 +465,7 @@ def warn(
 
     Rules that cannot be used stop no release: what stood stands, and the entry keeps the reason.
     """
-    sequence = last_of(draft, region, "warnings")
-    before = {} if sequence is None else draft.journal(region.name, after=sequence - 1)[0]["warnings"]["standing"]
+    before = warned(draft, region)["standing"]
     days = pd.Timestamp(summary["first_day"]), pd.Timestamp(summary["valid_day"])
     try:
         standing, said = warning.evaluate(draft, region, services.settings, *days, before)
@@ -474,6 +473,12 @@ def warn(
         return {"standing": before, "said": [], "error": str(reason)}, []
     facts = warning.facts(region, draft.next_seq(region.name), said, {"tier": summary["tier"]})
     return {"standing": standing, "said": [each.data for each in said]}, facts
+
+
+def warned(view: View, region: Region) -> dict[str, Any]:
+    """What the newest release with warnings left: `standing`, `said`, and `error` if its rules could not be used."""
+    sequence = last_of(view, region, "warnings")
+    return {"standing": {}, "said": []} if sequence is None else view.journal(region.name, sequence - 1)[0]["warnings"]
 
 
 def _analysed(view: View, region: Region) -> dict[str, str]:

@@ -25,11 +25,11 @@ import pandas as pd
 import xarray as xr
 
 from infra import areas, cap
+from infra.indices import ROOT
 from infra.results import write
 from infra.settings import REGIONS, Region, Settings
 from infra.spread import parameters_in_use
 from infra.store import Store, View
-from twin import state
 from twin import warning as warnings
 from twin.errors import SettingsError
 from twin.events import WARNING_CANCELLED, WARNING_RAISED, WARNING_UPDATED, fact
@@ -37,7 +37,6 @@ from twin.indices import combined
 from twin.indices.classes import MISSING, NAMES
 from twin.indices.season import STATUS
 from twin.indices.spells import availability
-from twin.inputs import THETA
 from twin.rules import Rule, parse_rules
 from twin.verification import Contingency
 from twin.warning import Readings, Standing, Transition
@@ -98,7 +97,7 @@ _GROUPS = {
     "soil_moisture_percentile": ("drought", "soil_moisture_percentile"),
     "drought_class": ("drought", "drought_class"),
     "dsci": ("drought", "drought_class"),
-    "availability": ("state", THETA),
+    "availability": ("drought", ROOT),
     "cdi": ("indices", "cdi"),
     "dry_spell": ("indices", "dry_spell"),
     "spi-30": ("indices", "spi_30d"),
@@ -148,9 +147,8 @@ def _array(view: View, region: str, days: pd.DatetimeIndex, group: str, name: st
         chance = below.sel(percentile=float(category[1:])) if chance is None else chance
         issued = days >= pd.Timestamp(data.attrs["issued"])
         return np.where(issued[:, None], 100.0 * chance.values, np.nan)
-    if name == THETA:
-        wet = availability(state.root_zone(data[name].sel(time=days).load()), parameters_in_use(view, region))
-        return wet.values
+    if name == ROOT:
+        return availability(data[name].sel(time=days).load(), parameters_in_use(view, region)).values
     return data[name].sel(time=days).values
 
 
@@ -209,18 +207,6 @@ def facts(region: Region, sequence: int, said: Sequence[Transition], about: Mapp
         fact(EVENTS[each.kind], region.name, f"{region.name}-warning-{each.rule}", {**each.data, **place})
         for each in said
     ]
-
-
-def told(view: View, region: Region) -> tuple[Standing, list[dict[str, Any]]]:
-    """What stands after the newest release, and the firing log."""
-    entries = [entry["warnings"] for entry in view.journal(region.name) if entry.get("warnings")]
-    return (entries[-1]["standing"] if entries else {}), firing_log(view, region.name)
-
-
-def problem(view: View, region: Region) -> str:
-    """Why the rules could not be held against the newest release; empty if they could."""
-    entries = [entry["warnings"] for entry in view.journal(region.name) if entry.get("warnings")]
-    return str(entries[-1].get("error", "")) if entries else ""
 
 
 def table(found: Mapping[str, Contingency]) -> list[dict[str, Any]]:

@@ -22,7 +22,7 @@ from twin import climatology, forcing
 from twin.evapotranspiration import extraterrestrial_radiation, net_longwave
 from twin.indices.events import drought_events
 from twin.indices.rains import rain_regime, season_by_rain, seasons
-from twin.indices.spells import DRY_SOIL, availability, dry_spells
+from twin.indices.spells import DRY_RAIN, DRY_SOIL, availability, dry_spells
 from twin.indices.standardised import spi
 from twin.indices.units import rain_amounts
 from twin.indices.years import FIRST_DAYS
@@ -37,7 +37,7 @@ SPIN_UP = 10  # times that the first two years are repeated before the first cou
 CALM = 2.0  # wind at 2 m where it is not known, m s-1 (Allen et al. 1998, chapter 3)
 SCALES = (3, 6, 12)  # months
 DROUGHT = 20.0  # percentile below which there is drought: D1
-_STEFAN_BOLTZMANN, _DAY = 5.67e-8, 86400.0
+_STEFAN_BOLTZMANN = 5.67e-8
 _SUN, _THERMAL = "surface_downwelling_shortwave_flux_in_air", "surface_downwelling_longwave_flux_in_air"
 
 
@@ -144,7 +144,7 @@ def _spells(pr: xr.DataArray, water: xr.DataArray, regime: xr.Dataset) -> pd.Dat
         inside |= (day - first) % 365 < (last - first) % 365
     month = regime["start_month"].values
     found = {}
-    for name, values, limit in (("rain", pr, 1.0 / _DAY), ("soil", water, DRY_SOIL)):
+    for name, values, limit in (("rain", pr, DRY_RAIN), ("soil", water, DRY_SOIL)):
         within = values.where(xr.DataArray(inside, dims="time"), np.inf).rename(values.name)
         found[name] = dry_spells(within, limit, start_month=month)["longest_dry_spell"].isel(cell=0).to_series()
     frame = pd.DataFrame(found).dropna()

@@ -7,7 +7,6 @@ Every number on the page is computed; what cannot be told is said to be unknown.
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +14,7 @@ import xarray as xr
 
 from flows.history.figures import charts, svg
 from flows.history.page import words
+from infra.areas import slug
 from twin.errors import AssetError, TimeError, UnitsError, VariableError
 from twin.indices.units import rain_amounts
 from twin.station import LOAM, study
@@ -55,7 +55,7 @@ def history(
     TimeError for gaps, SettingsError where charts cannot be drawn.
     """
     found = study(read(file), altitude, soil, threads)
-    name = re.sub(r"[^a-z0-9]+", "-", place.split(",")[0].lower()).strip("-") or "place"
+    name = slug(place.split(",")[0]) or "place"
     folder = Path(out) / name
     folder.mkdir(parents=True, exist_ok=True)
     written = []

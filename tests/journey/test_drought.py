@@ -209,7 +209,7 @@ def test_warnings_are_said_once_published_and_replayed(services, view):
         assert services.catalog.get("demo-drought", item) is not None
     standing, again = warning.replay(services.store, region("demo"), services.settings)
     assert again == log, "the same rules over the same releases say the same"
-    assert standing == warning.told(view, region("demo"))[0]
+    assert standing == verbs.warned(view, region("demo"))["standing"]
 
 
 def test_warnings_are_judged(services, view):
@@ -241,7 +241,7 @@ def test_a_release_goes_out_though_its_rules_cannot_be_used(services, small_regi
         update={"warnings": services.settings.warnings.model_copy(update={"rules": str(tmp_path / "none.toml")})}
     )
     other = type(services)(**{**vars(services), "settings": broken})
-    before = warning.told(services.store.at(), region("demo"))[0]
+    before = verbs.warned(services.store.at(), region("demo"))["standing"]
     draft = services.store.draft()
     last = services.store.at().last_day("demo", "drought")
     summary = {"first_day": str(last.date()), "valid_day": str(last.date()), "tier": "open_loop"}

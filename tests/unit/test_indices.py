@@ -79,7 +79,7 @@ def draft(tmp_path_factory):
     draft.write("own", "state", xr.Dataset({THETA: (("time", "layer", "cell"), theta)}, {"time": days}))
     soil = root_zone(draft.dataset("own", "state")[THETA].load())
     ranks, _ = climatology.percentile_leave_one_out(soil, soil.time.values)
-    draft.write("own", "drought", ranks.to_dataset(name="soil_moisture_percentile"))
+    draft.write("own", "drought", xr.Dataset({indices.ROOT: soil, "soil_moisture_percentile": ranks}))
     return draft
 
 
